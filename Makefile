@@ -1,0 +1,63 @@
+# make demo | test | test-all | bench | soak | lint | types | coverage | format | clean
+NODES ?= 2
+PORT ?= 8000
+ENGINE ?=
+MINUTES ?= 10
+SEED ?=
+TOPOLOGY ?= single
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.14 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+# Interpreters that pyenv keeps beside the one in use, for tox.
+PYTHONS = $(shell .venv/bin/python -c "import glob, pathlib, sys; \
+	print(':'.join(sorted(glob.glob(str(pathlib.Path(sys.base_prefix).parent / '3.1[1-9]*' / 'bin')))))")
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+INSTALL = .venv/bin/python -m pip install --quiet
+
+.PHONY: demo test test-all bench soak lint types coverage format clean
+
+demo: .venv/demo.installed
+	NODES=$(NODES) PORT=$(PORT) ENGINE=$(ENGINE) exec .venv/bin/python demo_project/run_demo.py
+
+test: .venv/test.installed
+	.venv/bin/python -m pytest -m "not slow and not fault" $(ARGS)
+
+test-all: .venv/dev.installed .venv/servers.installed
+	.venv/bin/python -m pytest -m "slow or fault" $(ARGS)
+	PATH="$(PYTHONS):$$PATH" .venv/bin/tox run -e py312-dj61,py313-dj61,lint,types,imports
+
+bench: .venv/bench.installed
+	.venv/bin/python -m benchmarks $(ARGS)
+
+soak: .venv/test.installed
+	.venv/bin/python -m tests.faults.soak --minutes $(MINUTES) --topology $(TOPOLOGY) $(if $(SEED),--seed $(SEED))
+
+lint: .venv/dev.installed
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/lint-imports
+
+format: .venv/dev.installed
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+types: .venv/dev.installed
+	.venv/bin/mypy
+
+coverage: .venv/test.installed
+	.venv/bin/coverage run -m pytest -m "not slow and not fault" $(ARGS)
+	.venv/bin/coverage combine
+	.venv/bin/coverage report
+
+clean:
+	rm -rf .venv .tox .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage* build dist *.egg-info
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "livechannels needs Python 3.11 or newer: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# Extras are installed again only when setup.cfg has changed.
+.venv/%.installed: setup.cfg pyproject.toml | .venv/bin/python
+	$(INSTALL) --editable '.[$*]'
+	@touch $@
