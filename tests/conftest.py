@@ -1,14 +1,52 @@
+"""Fixtures every test may use: one real server per test process, and names nobody else uses."""
+
 from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
 
 import pytest
 
+from tests.servers import NotInstalled, RedisServer
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fail-on-skip", action="store_true", help="a skipped test fails the run: CI has everything")
+SERVER = os.environ.get("TEST_SERVER", "valkey")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if session.config.getoption("--fail-on-skip") and reporter.stats.get("skipped"):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+def start_or_skip(binary: str, *options: str) -> RedisServer:
+    try:
+        return RedisServer(binary, *options).start()
+    except NotInstalled as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One server for the whole run: the one TEST_SERVER names ("redis", "valkey", "redis-8", "redis-6.2")."""
+    server = start_or_skip(SERVER)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """URL of that server, emptied; a test that stopped or froze it does not disturb the next."""
+    if not redis_server.process.alive:
+        redis_server.start()
+    redis_server.thaw()
+    redis_server.command("FLUSHALL")
+    return redis_server.url
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A server that belongs to one test, which may break it."""
+    server = start_or_skip(SERVER)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A layer prefix no other test uses."""
+    return f"t{uuid.uuid4().hex[:8]}"

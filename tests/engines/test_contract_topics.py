@@ -1,0 +1,527 @@
+"""What every engine promises about topics: publish, read, trim, subscribe, fence, idempotency, flush."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from livechannels import topics
+from livechannels.engines.base import (
+    Fence,
+    Flush,
+    LeaseAcquire,
+    LeaseGet,
+    LeaseRelease,
+    PlainAdd,
+    PlainDrop,
+    Publish,
+    Published,
+    QueuePop,
+    QueuePush,
+    Read,
+    Retention,
+    RosterGet,
+    RosterSet,
+    Trim,
+)
+from livechannels.exceptions import LeaseLost
+from livechannels.positions import START, Position, continues, recover
+from tests.engines.conftest import Recorder, Store
+
+KEEP = Retention(100, 60, 120)
+LIVE = topics.live("stream/cpu")
+
+
+async def publish(store: Store, count: int, topic: str = LIVE, keep: Retention | None = KEEP) -> list[Published]:
+    return [await store.run(Publish(topic, b"%d" % number, keep)) for number in range(1, count + 1)]
+
+
+async def eventually(condition, what: str, timeout: float = 5):
+    """Ask again until `condition()`'s awaited value is true; for the passing of a store's own clock."""
+    deadline = time.monotonic() + timeout
+    while not (value := await condition()):
+        assert time.monotonic() < deadline, f"{what} not within {timeout} s"
+        await asyncio.sleep(0.02)
+    return value
+
+
+class TestPositions:
+    async def test_offsets_count_from_one_within_one_epoch(self, store):
+        positions = [done.position for done in await publish(store, 5)]
+        assert [position.offset for position in positions] == [1, 2, 3, 4, 5]
+        assert len({position.epoch for position in positions}) == 1 and positions[0].epoch
+
+    async def test_without_retention_there_is_no_position_and_nothing_is_kept(self, store):
+        done = await store.run(Publish(LIVE, b"gone"))
+        assert done == Published(None, [])
+        assert (await store.run(Read(LIVE))).entries == []
+
+    async def test_topics_count_on_their_own(self, store):
+        first, second = topics.live("a"), topics.live("b")
+        await publish(store, 3, first)
+        assert (await publish(store, 1, second))[0].position.offset == 1
+        assert (await store.run(Read(first))).position.offset == 3
+
+    async def test_live_channel_group_and_inbox_of_one_name_are_different_topics(self, store):
+        for topic in (topics.live("same"), topics.group("same"), topics.inbox("same")):
+            assert (await publish(store, 1, topic))[0].position.offset == 1
+
+    async def test_every_legal_name_is_its_own_topic(self, store):
+        names = ["a", "a/b", "a:b", "a=b", "a#b", "a@b", "a$b", "a,b", "a-b", "a.b", "a_b", "A/B", "x" * 255]
+        for name in names:
+            await store.run(Publish(topics.live(name), name.encode(), KEEP))
+        for name in names:
+            found = await store.run(Read(topics.live(name)))
+            assert [entry.body for entry in found.entries] == [name.encode()]
+
+    async def test_any_bytes_survive(self, store):
+        body = bytes(range(256)) * 20 + b"\r\n$-1\r\n"
+        await store.run(Publish(LIVE, body, KEEP))
+        assert (await store.run(Read(LIVE))).entries[0].body == body
+
+    async def test_a_megabyte_survives_reading_and_delivery(self, store):
+        heard = Recorder()
+        await store.port(heard).subscribe(LIVE)
+        body = b"x" * (1024 * 1024 + 17)
+        await store.run(Publish(LIVE, body, KEEP))
+        assert (await heard.received(1))[0].body == body
+        assert (await store.run(Read(LIVE))).entries[0].body == body
+
+    async def test_concurrent_publishers_get_every_offset_once(self, store):
+        ports = [store.port() for _ in range(3)]
+        done = await asyncio.gather(*(port.run(Publish(LIVE, b"x", KEEP)) for port in ports for _ in range(30)))
+        assert sorted(one.position.offset for one in done) == list(range(1, 91))
+        assert len({one.position.epoch for one in done}) == 1
+
+    async def test_entries_carry_the_servers_time_in_milliseconds(self, store):
+        await publish(store, 2)
+        first, second = (await store.run(Read(LIVE))).entries
+        assert abs(first.time - time.time() * 1000) < 5000
+        assert first.time <= second.time
+
+
+class TestHistory:
+    async def test_size_bounds_it_and_the_newest_stay(self, store):
+        await publish(store, 12, keep=Retention(5, 60, 120))
+        found = await store.run(Read(LIVE))
+        assert [entry.offset for entry in found.entries] == [8, 9, 10, 11, 12]
+        assert found.position.offset == 12
+
+    async def test_entries_older_than_max_age_are_left_out(self, store):
+        keep = Retention(100, 30, 60)
+        await publish(store, 2, keep=keep)
+        await asyncio.sleep(0.4)
+        await store.run(Publish(LIVE, b"young", keep))
+        found = await store.run(Read(LIVE, max_age=0.3))
+        assert [entry.body for entry in found.entries] == [b"young"]
+        assert found.position.offset == 3
+        assert len((await store.run(Read(LIVE, max_age=25))).entries) == 3
+
+    async def test_history_ends_with_its_ttl_and_the_position_outlives_it(self, store):
+        done = (await publish(store, 3, keep=Retention(100, 0.3, 60)))[-1]
+
+        async def emptied():
+            found = await store.run(Read(LIVE, max_age=0.3))
+            return None if found.entries else found
+
+        found = await eventually(emptied, "an expired history")
+        assert found.position == done.position
+        judged = recover(Position(done.position.epoch, 1), found)
+        assert (judged.recovered, judged.reason) == (False, "trimmed")
+        assert recover(done.position, found).recovered
+
+    async def test_the_position_ends_with_meta_ttl_and_the_next_epoch_differs(self, store):
+        before = (await publish(store, 3, keep=Retention(100, 0.2, 0.3)))[-1].position
+
+        async def forgotten():
+            return (await store.run(Read(LIVE))).position != before
+
+        await eventually(forgotten, "a forgotten position")
+        after = (await publish(store, 1))[0].position
+        assert after.epoch != before.epoch
+        assert not recover(before, await store.run(Read(LIVE, since=before))).recovered
+
+    async def test_byte_limit_bounds_it_by_size(self, store):
+        for _ in range(10):
+            await store.run(Publish(topics.inbox("n"), b"x" * 10_000, KEEP, byte_limit=50_000))
+        found = await store.run(Read(topics.inbox("n")))
+        assert found.position.offset == 10
+        assert found.entries[-1].offset == 10
+        assert 0 < sum(len(entry.body) for entry in found.entries) <= 50_000
+
+    async def test_trim_forgets_up_to_an_offset_and_keeps_the_position(self, store):
+        await publish(store, 5)
+        await store.run(Trim(LIVE, 3))
+        found = await store.run(Read(LIVE))
+        assert [entry.offset for entry in found.entries] == [4, 5]
+        assert found.position.offset == 5
+        await store.run(Trim(LIVE, 5))
+        emptied = await store.run(Read(LIVE))
+        assert (emptied.entries, emptied.position) == ([], found.position)
+        assert (await publish(store, 1))[0].position.offset == 6
+
+
+class TestRead:
+    async def test_everything_after_a_position(self, store):
+        epoch = (await publish(store, 5))[0].position.epoch
+        found = await store.run(Read(LIVE, since=Position(epoch, 2)))
+        assert [(entry.offset, entry.body) for entry in found.entries] == [(3, b"3"), (4, b"4"), (5, b"5")]
+        assert found.position == Position(epoch, 5)
+
+    async def test_limit_takes_the_oldest_and_with_reverse_the_newest(self, store):
+        await publish(store, 5)
+        assert [e.offset for e in (await store.run(Read(LIVE, limit=2))).entries] == [1, 2]
+        assert [e.offset for e in (await store.run(Read(LIVE, limit=2, reverse=True))).entries] == [5, 4]
+        assert [e.offset for e in (await store.run(Read(LIVE, reverse=True))).entries] == [5, 4, 3, 2, 1]
+
+    async def test_limit_zero_reads_the_position_only(self, store):
+        done = await publish(store, 2)
+        found = await store.run(Read(LIVE, limit=0))
+        assert (found.entries, found.position) == ([], done[-1].position)
+
+    async def test_a_missing_topic_is_not_made_by_reading(self, store):
+        found = await store.run(Read(LIVE))
+        assert found.entries == [] and found.position.offset == 0
+        if store.server:
+            assert store.server.command("DBSIZE") == len(await stray_keys(store)), "reading left a key"
+
+    async def test_create_makes_it_begin_now_and_the_reader_misses_nothing(self, store):
+        begun = (await store.run(Read(LIVE, limit=0, create=True, renew=60))).position
+        assert begun.epoch and begun.offset == 0
+        done = await publish(store, 2)
+        assert [one.position for one in done] == [Position(begun.epoch, 1), Position(begun.epoch, 2)]
+        judged = recover(begun, await store.run(Read(LIVE, since=begun)))
+        assert judged.recovered and len(judged.entries) == 2
+
+    async def test_create_again_changes_nothing(self, store):
+        first = await store.run(Read(LIVE, limit=0, create=True, renew=60))
+        assert await store.run(Read(LIVE, limit=0, create=True, renew=60)) == first
+
+    async def test_renew_keeps_an_idle_position_alive(self, store):
+        begun = (await store.run(Read(LIVE, limit=0, create=True, renew=0.5))).position
+        until = time.monotonic() + 1.2
+        while time.monotonic() < until:
+            await asyncio.sleep(0.1)
+            found = await store.run(Read(LIVE, limit=0, renew=0.5))
+            assert found.position == begun
+
+    async def test_a_position_ahead_of_the_top_does_not_go_on(self, store):
+        epoch = (await publish(store, 2))[0].position.epoch
+        ahead = Position(epoch, 9)
+        found = await store.run(Read(LIVE, since=ahead))
+        assert not continues(ahead, found.position, found.epochs)
+
+    async def test_an_unknown_epoch_does_not_go_on(self, store):
+        await publish(store, 2)
+        stranger = Position("nobody", 1)
+        judged = recover(stranger, await store.run(Read(LIVE, since=stranger)))
+        assert (judged.recovered, judged.reason) == (False, "restart")
+
+    async def test_start_reads_everything(self, store):
+        await publish(store, 3)
+        judged = recover(START, await store.run(Read(LIVE, since=START)))
+        assert judged.recovered and len(judged.entries) == 3
+
+
+async def stray_keys(store: Store) -> list[str]:
+    """Keys of other tests' prefixes on the shared server."""
+    return [key for key in store.server.command("KEYS", "*") if not key.startswith(store.prefix)]
+
+
+class TestIdempotency:
+    async def test_a_repeated_key_stores_once_and_returns_the_first_position(self, store):
+        heard = Recorder()
+        await store.port(heard).subscribe(LIVE)
+        first = await store.run(Publish(LIVE, b"one", KEEP, key="k1"))
+        await store.run(Publish(LIVE, b"between", KEEP))
+        again = await store.port().run(Publish(LIVE, b"two", KEEP, key="k1"))
+        assert (first.repeated, again.repeated) == (False, True)
+        assert again.position == first.position
+        await store.run(Publish(LIVE, b"last", KEEP))
+        assert [message.body for message in await heard.received(3)] == [b"one", b"between", b"last"]
+        assert [entry.body for entry in (await store.run(Read(LIVE))).entries] == [b"one", b"between", b"last"]
+
+    async def test_keys_are_per_topic(self, store):
+        other = topics.live("other")
+        await store.run(Publish(LIVE, b"a", KEEP, key="k"))
+        done = await store.run(Publish(other, b"b", KEEP, key="k"))
+        assert done.repeated is False and done.position.offset == 1
+
+    async def test_concurrent_repeats_store_once(self, store):
+        ports = [store.port() for _ in range(3)]
+        done = await asyncio.gather(*(port.run(Publish(LIVE, b"x", KEEP, key="same")) for port in ports * 10))
+        assert {one.position.offset for one in done} == {1}
+        assert sorted(one.repeated for one in done) == [False] + [True] * 29
+
+
+class TestSubscribe:
+    async def test_messages_arrive_with_their_positions_in_order(self, store):
+        heard = Recorder()
+        await store.port(heard).subscribe(LIVE)
+        senders = [store.port() for _ in range(2)]
+        await asyncio.gather(*(port.run(Publish(LIVE, b"x", KEEP)) for port in senders for _ in range(100)))
+        messages = await heard.received(200)
+        assert [message.position.offset for message in messages] == list(range(1, 201))
+        assert {message.topic for message in messages} == {LIVE}
+        stored = (await store.run(Read(LIVE, reverse=True, limit=1))).entries[0]
+        assert (messages[-1].time, messages[-1].body) == (stored.time, stored.body)
+
+    async def test_a_message_without_retention_is_delivered_without_position(self, store):
+        heard = Recorder()
+        await store.port(heard).subscribe(LIVE)
+        await store.run(Publish(LIVE, b"fleeting"))
+        message = (await heard.received(1))[0]
+        assert (message.position, message.body) == (None, b"fleeting")
+
+    async def test_subscribed_means_the_very_next_message_arrives(self, store):
+        sender = store.port()
+        heard = Recorder()
+        receiver = store.port(heard)
+        for number in range(20):
+            topic = topics.live(f"fresh/{number}")
+            await receiver.subscribe(topic)
+            await sender.run(Publish(topic, b"x"))
+            await heard.received(number + 1)
+
+    async def test_every_subscriber_hears_it_once_and_nobody_else(self, store):
+        ears = [Recorder() for _ in range(3)]
+        for ear in ears[:2]:
+            await store.port(ear).subscribe(LIVE)
+        bystander = store.port(ears[2])
+        await bystander.subscribe(topics.live("other"))
+        await publish(store, 3)
+        await store.run(Publish(topics.live("other"), b"end"))
+        assert [m.body for m in await ears[0].received(3)] == [b"1", b"2", b"3"]
+        assert [m.body for m in await ears[1].received(3)] == [b"1", b"2", b"3"]
+        assert [m.body for m in await ears[2].received(1)] == [b"end"]
+
+    async def test_subscribing_twice_delivers_once(self, store):
+        heard = Recorder()
+        port = store.port(heard)
+        await port.subscribe(LIVE)
+        await port.subscribe(LIVE)
+        await publish(store, 5)
+        assert [m.body for m in await heard.received(5)] == [b"1", b"2", b"3", b"4", b"5"]
+
+    async def test_unsubscribe_stops_it_some_time_soon(self, store):
+        heard = Recorder()
+        port = store.port(heard)
+        await port.subscribe(LIVE)
+        port.unsubscribe(LIVE)
+
+        async def silent():
+            before = len(heard.messages)
+            await store.run(Publish(LIVE, b"x"))
+            await asyncio.sleep(0.05)
+            return len(heard.messages) == before
+
+        await eventually(silent, "silence after unsubscribe")
+
+    async def test_unsubscribe_and_subscribe_again_at_once_hears(self, store):
+        heard = Recorder()
+        port = store.port(heard)
+        for number in range(20):
+            await port.subscribe(LIVE)
+            await store.run(Publish(LIVE, b"%d" % number))
+            await heard.received(number + 1)
+            port.unsubscribe(LIVE)
+        assert [m.body for m in heard.messages] == [b"%d" % number for number in range(20)]
+
+    async def test_a_closed_port_hears_nothing(self, store):
+        heard = Recorder()
+        port = store.engine().port(heard, "leaving")
+        await port.subscribe(LIVE)
+        await port.close()
+        other = Recorder()
+        await store.port(other).subscribe(LIVE)
+        await publish(store, 1)
+        await other.received(1)
+        assert heard.messages == []
+
+
+class TestFence:
+    async def test_only_the_holder_publishes(self, store):
+        grant = await store.run(LeaseAcquire(LIVE, "session-a", "node-a", 30))
+        good = Fence("session-a", grant.token)
+        assert (await store.run(Publish(LIVE, b"good", KEEP, fence=good))).position.offset == 1
+        heard = Recorder()
+        await store.port(heard).subscribe(LIVE)
+        for bad in (
+            Fence("session-b", grant.token), Fence("session-a", grant.token - 1), Fence("session-a", grant.token + 1),
+        ):  # fmt: skip
+            with pytest.raises(LeaseLost):
+                await store.run(Publish(LIVE, b"bad", KEEP, fence=bad))
+        await store.run(Publish(LIVE, b"good", KEEP, fence=good))
+        assert [message.body for message in await heard.received(1)] == [b"good"]
+        assert [entry.body for entry in (await store.run(Read(LIVE))).entries] == [b"good", b"good"]
+
+    async def test_without_any_lease_it_is_refused(self, store):
+        with pytest.raises(LeaseLost):
+            await store.run(Publish(LIVE, b"x", KEEP, fence=Fence("s", 1)))
+        assert (await store.run(Read(LIVE))).entries == []
+
+    async def test_an_expired_lease_does_not_publish(self, store):
+        grant = await store.run(LeaseAcquire(LIVE, "s", "n", 0.2))
+
+        async def expired():
+            return await store.run(LeaseGet(LIVE)) is None
+
+        await eventually(expired, "an expired lease")
+        with pytest.raises(LeaseLost):
+            await store.run(Publish(LIVE, b"late", KEEP, fence=Fence("s", grant.token)))
+
+    async def test_a_released_lease_does_not_publish(self, store):
+        grant = await store.run(LeaseAcquire(LIVE, "s", "n", 30))
+        await store.run(LeaseRelease(LIVE, "s", grant.token))
+        with pytest.raises(LeaseLost):
+            await store.run(Publish(LIVE, b"late", KEEP, fence=Fence("s", grant.token)))
+
+    async def test_a_fence_without_retention_is_checked_too(self, store):
+        with pytest.raises(LeaseLost):
+            await store.run(Publish(LIVE, b"x", fence=Fence("s", 1)))
+
+    async def test_a_refused_publish_leaves_its_idempotency_key_free(self, store):
+        with pytest.raises(LeaseLost):
+            await store.run(Publish(LIVE, b"x", KEEP, fence=Fence("s", 1), key="k"))
+        grant = await store.run(LeaseAcquire(LIVE, "s", "n", 30))
+        done = await store.run(Publish(LIVE, b"x", KEEP, fence=Fence("s", grant.token), key="k"))
+        assert done.repeated is False and done.position.offset == 1
+
+
+class TestPlainMembers:
+    GROUP = topics.group("room")
+
+    async def test_publish_names_the_plain_members(self, store):
+        assert (await store.run(Publish(self.GROUP, b"x", KEEP))).plain == []
+        await store.run(PlainAdd(self.GROUP, "worker-a", 60))
+        await store.run(PlainAdd(self.GROUP, "worker-b", 60))
+        await store.run(PlainAdd(self.GROUP, "worker-a", 60))
+        assert sorted((await store.run(Publish(self.GROUP, b"x", KEEP))).plain) == ["worker-a", "worker-b"]
+        await store.run(PlainDrop(self.GROUP, "worker-a"))
+        await store.run(PlainDrop(self.GROUP, "stranger"))
+        assert (await store.run(Publish(self.GROUP, b"x", KEEP))).plain == ["worker-b"]
+
+    async def test_also_for_messages_that_are_not_kept(self, store):
+        await store.run(PlainAdd(self.GROUP, "worker-a", 60))
+        assert (await store.run(Publish(self.GROUP, b"x"))).plain == ["worker-a"]
+
+    async def test_membership_ends_with_its_ttl_unless_renewed(self, store):
+        await store.run(PlainAdd(self.GROUP, "short", 0.3))
+        await store.run(PlainAdd(self.GROUP, "long", 60))
+
+        async def only_long():
+            return (await store.run(Publish(self.GROUP, b"x"))).plain == ["long"]
+
+        await eventually(only_long, "an expired member")
+
+    async def test_members_of_one_group_are_not_members_of_another(self, store):
+        await store.run(PlainAdd(self.GROUP, "worker", 60))
+        assert (await store.run(Publish(topics.group("other"), b"x"))).plain == []
+
+
+class TestFlush:
+    async def test_it_empties_groups_inboxes_and_queues_and_nothing_else(self, store):
+        group, inbox, queue = topics.group("g"), topics.inbox("n"), topics.queue("q")
+        for topic in (group, inbox, LIVE):
+            await publish(store, 2, topic)
+        await store.run(QueuePush(queue, b"x", 10, 60))
+        await store.run(PlainAdd(group, "worker", 60))
+        await store.run(RosterSet(topics.presence("c"), "me", b"v", 60))
+        grant = await store.run(LeaseAcquire(LIVE, "s", "n", 30))
+        await store.run(Flush())
+        assert (await store.run(Read(group))).entries == []
+        assert (await store.run(Read(inbox))).entries == []
+        assert await store.run(QueuePop(queue, 10)) == []
+        assert (await store.run(Publish(group, b"x"))).plain == []
+        assert len((await store.run(Read(LIVE))).entries) == 2
+        assert await store.run(RosterGet(topics.presence("c"))) == {"me": b"v"}
+        assert (await store.run(LeaseGet(LIVE))).session == "s"
+        assert (await store.run(Publish(LIVE, b"x", KEEP, fence=Fence("s", grant.token)))).position.offset == 3
+
+    async def test_a_prefix_that_starts_alike_is_left_alone(self, store):
+        neighbour = store.port(prefix=store.prefix + "2")
+        await neighbour.run(Publish(topics.group("g"), b"x", KEEP))
+        await neighbour.run(QueuePush(topics.queue("q"), b"x", 10, 60))
+        await store.port().run(Flush())
+        assert len((await neighbour.run(Read(topics.group("g")))).entries) == 1
+        assert await neighbour.run(QueuePop(topics.queue("q"))) == [b"x"]
+
+
+class TestDoors:
+    """The same commands from a loop without a port, from sync code, from threads."""
+
+    async def test_prefixes_share_nothing(self, store):
+        heard = Recorder()
+        stranger = store.port(heard, prefix=store.prefix + "x")
+        await stranger.subscribe(LIVE)
+        await publish(store, 2)
+        assert (await stranger.run(Read(LIVE))).entries == []
+        await stranger.run(Publish(LIVE, b"own"))
+        assert [message.body for message in await heard.received(1)] == [b"own"]
+
+    async def test_run_sync_from_a_thread_and_from_many(self, store):
+        heard = Recorder()
+        await store.port(heard).subscribe(LIVE)
+        engine = store.engine()
+        offsets: list[int] = []
+
+        def work() -> None:
+            for _ in range(20):
+                offsets.append(engine.run_sync(Publish(LIVE, b"x", KEEP)).position.offset)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        await heard.received(80)
+        for thread in threads:
+            thread.join(10)
+        assert sorted(offsets) == list(range(1, 81))
+        assert [message.position.offset for message in heard.messages] == list(range(1, 81))
+
+    async def test_run_detached_from_loops_in_sequence(self, store):
+        heard = Recorder()
+        await store.port(heard).subscribe(LIVE)
+        engine = store.engine()
+
+        def work() -> list[int]:
+            return [asyncio.run(engine.run_detached(Publish(LIVE, b"x", KEEP))).position.offset for _ in range(10)]
+
+        assert await asyncio.to_thread(work) == list(range(1, 11))
+        await heard.received(10)
+
+    @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+    async def test_a_loop_that_ended_without_goodbye_disturbs_nobody(self, store):
+        engine = store.engine()
+
+        async def vanish() -> None:
+            await engine.port(Recorder(), "vanished").subscribe(LIVE)
+
+        def loop_that_forgets_to_close() -> None:
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(vanish())
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
+
+        await asyncio.to_thread(loop_that_forgets_to_close)
+        heard = Recorder()
+        alive = engine.port(heard, "alive")
+        await alive.subscribe(LIVE)
+        await publish(store, 3)
+        assert [message.body for message in await heard.received(3)] == [b"1", b"2", b"3"]
+        await alive.close()
+
+    async def test_run_sync_raises_what_run_raises(self, store):
+        engine = store.engine()
+        with pytest.raises(LeaseLost):
+            await asyncio.to_thread(engine.run_sync, Publish(LIVE, b"x", KEEP, fence=Fence("s", 1)))
+        with pytest.raises(LeaseLost):
+            await engine.run_detached(Publish(LIVE, b"x", KEEP, fence=Fence("s", 1)))
+
+    async def test_describe_and_repr_tell_no_secrets(self, store):
+        engine = store.engine()
+        assert isinstance(engine.describe(), dict) and engine.name in ("memory", "redis")
