@@ -1,0 +1,86 @@
+"""Layers under test: over memory and over a real server, each closed at the end of its test."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from livechannels.layer import LiveChannelLayer
+
+MakeLayer = Callable[..., LiveChannelLayer]
+PATIENCE = 10
+
+
+async def receive(layer: Any, channel: str, timeout: float = PATIENCE) -> dict[str, Any]:
+    """The next message, or a failure that says which channel stayed silent."""
+    try:
+        return await asyncio.wait_for(layer.receive(channel), timeout)
+    except TimeoutError:
+        raise AssertionError(f"nothing arrived on {channel} within {timeout} s") from None
+
+
+async def receive_all(layer: Any, channel: str, count: int) -> list[dict[str, Any]]:
+    return [await receive(layer, channel) for _ in range(count)]
+
+
+async def unread(layer: Any, channel: str) -> list[dict[str, Any]]:
+    """Everything that is waiting on a channel: sends a marker after it and reads up to that."""
+    marker = {"type": "marker"}
+    await layer.send(channel, marker)
+    found = []
+    while (message := await receive(layer, channel)) != marker:
+        found.append(message)
+    return found
+
+
+async def eventually(condition: Any, what: str, timeout: float = PATIENCE) -> Any:
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} not within {timeout} s"
+        await asyncio.sleep(0.02)
+    return value
+
+
+@pytest.fixture(params=["memory", "redis"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def make_layer(request: pytest.FixtureRequest, engine: str, prefix: str) -> AsyncIterator[MakeLayer]:
+    """Makes layers of one cluster; with Redis each is what another process would have."""
+    made: list[LiveChannelLayer] = []
+    where: dict[str, Any] = {"ha_engine": "memory"}
+    if engine == "redis":
+        where = {"hosts": [request.getfixturevalue("redis_url")]}
+
+    def make(**config: Any) -> LiveChannelLayer:
+        made.append(LiveChannelLayer(**{**where, "prefix": prefix, **config}))
+        return made[-1]
+
+    yield make
+    for layer in made:
+        await layer.close()
+
+
+@pytest.fixture
+def layer(make_layer: MakeLayer) -> LiveChannelLayer:
+    return make_layer()
+
+
+@pytest.fixture
+async def redis_layers(redis_url: str, prefix: str) -> AsyncIterator[MakeLayer]:
+    """Makes layers over Redis only, for what memory cannot have: several processes, broken connections."""
+    made: list[LiveChannelLayer] = []
+
+    def make(**config: Any) -> LiveChannelLayer:
+        made.append(LiveChannelLayer(**{"hosts": [redis_url], "prefix": prefix, **config}))
+        return made[-1]
+
+    yield make
+    for layer in made:
+        await layer.close()
