@@ -25,7 +25,7 @@ test: .venv/test.installed
 
 test-all: .venv/dev.installed .venv/servers.installed
 	.venv/bin/python -m pytest -m "slow or fault" $(ARGS)
-	PATH="$(PYTHONS):$$PATH" .venv/bin/tox run -e py312-dj61,py313-dj61,lint,types,imports
+	PATH="$(PYTHONS):$$PATH" .venv/bin/python -m tox run -e py312-dj61,py313-dj61,lint,types,imports
 
 bench: .venv/bench.installed
 	.venv/bin/python -m benchmarks $(ARGS)
@@ -34,21 +34,21 @@ soak: .venv/test.installed
 	.venv/bin/python -m tests.faults.soak --minutes $(MINUTES) --topology $(TOPOLOGY) $(if $(SEED),--seed $(SEED))
 
 lint: .venv/dev.installed
-	.venv/bin/ruff check
-	.venv/bin/ruff format --check
+	.venv/bin/python -m ruff check
+	.venv/bin/python -m ruff format --check
 	.venv/bin/lint-imports
 
 format: .venv/dev.installed
-	.venv/bin/ruff check --fix
-	.venv/bin/ruff format
+	.venv/bin/python -m ruff check --fix
+	.venv/bin/python -m ruff format
 
 types: .venv/dev.installed
-	.venv/bin/mypy
+	.venv/bin/python -m mypy
 
 coverage: .venv/test.installed
-	.venv/bin/coverage run -m pytest -m "not slow and not fault" $(ARGS)
-	.venv/bin/coverage combine
-	.venv/bin/coverage report
+	.venv/bin/python -m coverage run -m pytest -m "not slow and not fault" $(ARGS)
+	.venv/bin/python -m coverage combine
+	.venv/bin/python -m coverage report
 
 clean:
 	rm -rf .venv .tox .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage* build dist *.egg-info
