@@ -1,0 +1,274 @@
+"""The contract of an engine: commands as values, one door for async code, one for sync code.
+
+An engine stores *topics*: named sequences with positions. A group, a node's inbox and a live channel
+are all topics (see `livechannels.topics`). Every operation is a `Command`, run whole or not at all;
+who runs it, on which loop or thread, is not the command's business.
+
+Guarantees every engine gives, and the contract suite asserts:
+
+* `Publish` with a retention assigns the next offset, stores the entry and delivers it as one step.
+* A subscriber sees a topic's messages in offset order while its path holds; a broken path is always
+  reported by `Listener.on_resumed`, after which messages may be missing and a `Read` finds them.
+* A publish with a `Fence` is stored only while exactly that session and token hold the lease.
+* A queue item is handed to exactly one `QueuePop`.
+* Delivery itself is at most once; what repairs it is the reader's position (see `livechannels.feeds`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from ..positions import START, Position, Slice
+
+T = TypeVar("T")
+
+
+class Retention(NamedTuple):
+    """How long a topic keeps what is published: entries, seconds, and seconds its position outlives it."""
+
+    size: int
+    ttl: float
+    meta_ttl: float
+
+
+class Fence(NamedTuple):
+    """Proof of leadership: the lease's session and fencing token, compared for equality."""
+
+    session: str
+    token: int
+
+
+class Published(NamedTuple):
+    """`position` is None without retention; `plain` are the plain channels that stand in the group."""
+
+    position: Position | None
+    plain: list[str]
+    repeated: bool = False
+    replicas: int | None = None
+
+
+class Grant(NamedTuple):
+    """A lease as the store sees it. `token` is set iff the asking session holds it."""
+
+    token: int | None
+    holder: str
+    session: str
+    remaining: float
+    since: float
+
+
+class Health(NamedTuple):
+    """`since` is seconds since the Unix epoch when the current state began."""
+
+    ok: bool
+    since: float
+    detail: str
+    rewind_detection: bool = True
+
+
+class Command(Generic[T]):
+    """One atomic operation on one topic; T is what running it returns."""
+
+    topic: str
+
+
+@dataclass(slots=True)
+class Publish(Command[Published]):
+    """Store (with `retention`) and deliver one message. Raises LeaseLost if `fence` does not hold.
+
+    `key`: an idempotency key; a repeat within five minutes stores nothing and returns the first position.
+    `seen`: the highest position this node knows, for stores that cannot tell their own rewind.
+    `id`: 11 characters unique to this publication, by which a repeat after a lost answer is recognised.
+    `replicate`: wait for a replica that long (seconds) and report how many have it.
+    """
+
+    topic: str
+    body: bytes
+    retention: Retention | None = None
+    fence: Fence | None = None
+    key: str | None = None
+    seen: Position = START
+    id: str = ""
+    replicate: float = 0
+    byte_limit: int = 0
+
+
+@dataclass(slots=True)
+class Read(Command[Slice]):
+    """Read entries after `since` (or the newest first with `reverse`), and the topic's position.
+
+    `limit` 0 reads the position only, -1 everything. Entries older than `max_age` seconds are left out.
+    `create` makes a missing topic begin now; `renew` keeps the position record alive for so many seconds.
+    """
+
+    topic: str
+    since: Position = START
+    limit: int = -1
+    reverse: bool = False
+    max_age: float = 0
+    create: bool = False
+    renew: float = 0
+
+
+@dataclass(slots=True)
+class Trim(Command[None]):
+    """Forget entries up to and including `offset`; the position stays."""
+
+    topic: str
+    offset: int
+
+
+@dataclass(slots=True)
+class QueuePush(Command[bool]):
+    """Append to a queue and wake its readers; False iff it already holds `capacity` unexpired items."""
+
+    topic: str
+    body: bytes
+    capacity: int
+    expiry: float
+
+
+@dataclass(slots=True)
+class QueuePop(Command[list[bytes]]):
+    """Take up to `limit` of the oldest unexpired items; each item goes to one caller only."""
+
+    topic: str
+    limit: int = 1
+
+
+@dataclass(slots=True)
+class QueueReturn(Command[None]):
+    """Put taken but undelivered items back at the front, in their order."""
+
+    topic: str
+    bodies: list[bytes]
+    expiry: float
+
+
+@dataclass(slots=True)
+class PlainAdd(Command[None]):
+    """Register a plain channel as a member of a group topic for `ttl` seconds."""
+
+    topic: str
+    channel: str
+    ttl: float
+
+
+@dataclass(slots=True)
+class PlainDrop(Command[None]):
+    topic: str
+    channel: str
+
+
+@dataclass(slots=True)
+class RosterSet(Command[bool]):
+    """Enter or refresh a member for `ttl` seconds; True iff it is new."""
+
+    topic: str
+    member: str
+    value: bytes
+    ttl: float
+
+
+@dataclass(slots=True)
+class RosterDrop(Command[bool]):
+    """Strike a member off; True iff it stood there."""
+
+    topic: str
+    member: str
+
+
+@dataclass(slots=True)
+class RosterGet(Command[dict[str, bytes]]):
+    """All unexpired members and their values."""
+
+    topic: str
+
+
+@dataclass(slots=True)
+class LeaseAcquire(Command[Grant]):
+    """Take the lease of `topic` if it is free or expired. Tokens only ever rise."""
+
+    topic: str
+    session: str
+    holder: str
+    ttl: float
+
+
+@dataclass(slots=True)
+class LeaseRenew(Command[bool]):
+    """Extend a lease; False iff session and token no longer hold it."""
+
+    topic: str
+    session: str
+    token: int
+    ttl: float
+
+
+@dataclass(slots=True)
+class LeaseRelease(Command[bool]):
+    """Give a lease up; False iff it was not held."""
+
+    topic: str
+    session: str
+    token: int
+
+
+@dataclass(slots=True)
+class LeaseGet(Command["Grant | None"]):
+    topic: str
+
+
+@dataclass(slots=True)
+class Flush(Command[None]):
+    """Empty groups, inboxes and queues of this prefix. Live channels, leases and rosters stay."""
+
+    topic: str = ""
+
+
+class Listener(Protocol):
+    """Who is told. All calls come on the port's loop, in order, and must not block."""
+
+    def on_message(self, topic: str, position: Position | None, time: int, body: bytes) -> None: ...
+
+    def on_interrupted(self) -> None:
+        """The path broke; nothing arrives until `on_resumed`."""
+
+    def on_resumed(self, topics: list[str]) -> None:
+        """These topics are subscribed again; messages in between may be missing."""
+
+
+class Port(Protocol):
+    """An engine as one event loop uses it. Made by `Engine.port`, closed by `close`."""
+
+    health: Health
+
+    async def run(self, command: Command[T]) -> T:
+        """Run a command. Raises EngineUnavailable within two seconds when the store cannot be reached."""
+
+    async def subscribe(self, topic: str) -> None:
+        """Ask for a topic's messages; returns once the store has confirmed."""
+
+    def unsubscribe(self, topic: str) -> None:
+        """Stop a topic's messages, some time soon."""
+
+    async def close(self) -> None: ...
+
+
+class Engine(Protocol):
+    """A store, shared by all threads and loops of this process. Making one does no I/O."""
+
+    name: str
+
+    def port(self, listener: Listener, node: str) -> Port:
+        """Attach the running loop."""
+
+    async def run_detached(self, command: Command[T]) -> T:
+        """Run a command from a loop that has no port: no connection of its own, and the loop never blocks."""
+
+    def run_sync(self, command: Command[T]) -> T:
+        """Run a command from plain synchronous code."""
+
+    def describe(self) -> dict[str, Any]:
+        """Where this engine keeps things, fit for a status page: no secrets."""

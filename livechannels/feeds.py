@@ -1,0 +1,294 @@
+"""Continuity: a node's view of each topic, in order, without repeats, with gaps filled or reported.
+
+A `Feed` is one topic with local members. `Feeds` listens to a port and keeps every feed's position:
+a repeat is dropped, a jump makes it read the missing part from history first, and a broken path makes
+it check all positions. Nothing here knows Redis or sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from .engines.base import Port, Read
+from .exceptions import EngineUnavailable
+from .positions import START, Entry, Position, Slice, continues, recover
+
+logger = logging.getLogger(__name__)
+
+HELD = 1000
+CHUNK = 200
+RECHECK_AFTER = 0.05
+CHECK_EVERY = 30.0
+LINGER = 1.0
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+
+
+class Feed:
+    """One topic as this node follows it. Subclasses say what delivery and a gap mean to their members.
+
+    `position` is None until it is known, and stays None for a topic without history.
+    """
+
+    __slots__ = ("busy", "filling", "held", "position", "ready", "topic")
+
+    def __init__(self, topic: str, position: Position | None = None) -> None:
+        self.topic = topic
+        self.position = position
+        self.filling = False
+        self.busy = False
+        self.held: deque[tuple[Position, Entry]] | None = None
+        self.ready: asyncio.Future[None] | None = None
+
+    @property
+    def retained(self) -> bool:
+        """Whether the store keeps this topic's messages, so that they have positions."""
+        return True
+
+    @property
+    def max_age(self) -> float:
+        """Seconds after which a stored message is no longer delivered; 0 for no limit."""
+        return 0
+
+    @property
+    def renew(self) -> float:
+        """Seconds the store shall remember this topic's position from now on, while this node follows it."""
+        return 0
+
+    @property
+    def create(self) -> bool:
+        """Whether following this topic makes it begin."""
+        return False
+
+    def deliver(self, entry: Entry, epoch: str) -> None:
+        """The next message, in order; `epoch` is "" and the offset 0 for one without a position."""
+        raise NotImplementedError
+
+    def gap(self, reason: str) -> bool:
+        """Messages were lost for good. True iff what history still holds after the gap shall be delivered."""
+        raise NotImplementedError
+
+    def rebased(self) -> bool:
+        """The epoch changed and nothing was lost. True iff delivery shall simply go on."""
+        return True
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is left who wants this topic."""
+        raise NotImplementedError
+
+
+class Feeds:
+    """All feeds of a node on one port; the port's listener."""
+
+    def __init__(self, spawn: Spawn, on_path: Callable[[bool], None] = lambda up: None) -> None:
+        self._spawn = spawn
+        self._on_path = on_path
+        self._feeds: dict[str, Feed] = {}
+        self._unchecked: set[str] = set()
+        self._leaving: set[str] = set()
+        self.port: Port
+        self.gaps = 0
+        self.recovered = 0
+
+    def get(self, topic: str) -> Feed | None:
+        return self._feeds.get(topic)
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    # Joining and leaving
+
+    async def join(self, feed: Feed) -> None:
+        """Follow a topic. Returns when the store has confirmed and the position is known.
+
+        Raises EngineUnavailable if the store cannot be reached; the feed is kept all the same and
+        settles by itself when the store is back.
+        """
+        self._feeds[feed.topic] = feed
+        feed.ready = asyncio.get_running_loop().create_future()
+        feed.filling = feed.retained
+        try:
+            if feed.retained:
+                await asyncio.gather(self.port.subscribe(feed.topic), self._settle(feed))
+                self._check_again(feed.topic)
+            else:
+                await self.port.subscribe(feed.topic)
+        finally:
+            ready, feed.ready = feed.ready, None
+            if not ready.done():
+                ready.set_result(None)
+
+    async def joined(self, feed: Feed) -> None:
+        """Wait until a `join` of this feed begun elsewhere has ended, well or not."""
+        if feed.ready is not None:
+            await asyncio.shield(feed.ready)
+
+    def leave_soon(self, feed: Feed) -> None:
+        """Unsubscribe a moment from now, unless somebody joins again meanwhile."""
+        if feed.topic not in self._leaving:
+            self._leaving.add(feed.topic)
+            asyncio.get_running_loop().call_later(LINGER, self._leave, feed)
+
+    def _leave(self, feed: Feed) -> None:
+        self._leaving.discard(feed.topic)
+        if feed.idle and self._feeds.get(feed.topic) is feed:
+            del self._feeds[feed.topic]
+            self.port.unsubscribe(feed.topic)
+
+    def drop_all(self) -> None:
+        """Forget every idle feed now; used by flush."""
+        for feed in [feed for feed in self._feeds.values() if feed.idle]:
+            self._leave(feed)
+
+    async def _settle(self, feed: Feed) -> None:
+        feed.busy = True
+        try:
+            await self._catch_up(feed)
+        finally:
+            feed.busy = False
+
+    def _check_again(self, topic: str) -> None:
+        # The position may have been read before the subscription took effect: one more look closes that window.
+        self._unchecked.add(topic)
+        if len(self._unchecked) == 1:
+            asyncio.get_running_loop().call_later(RECHECK_AFTER, self._start_recheck)
+
+    def _start_recheck(self) -> None:
+        topics, self._unchecked = self._unchecked, set()
+        self._spawn(self._check(topics), "livechannels-recheck")
+
+    # Messages
+
+    def on_message(self, topic: str, position: Position | None, time: int, body: bytes) -> None:
+        feed = self._feeds.get(topic)
+        if feed is None:
+            return
+        if position is None:
+            feed.deliver(Entry(0, time, body), "")
+        elif feed.filling:
+            self._hold(feed, position, Entry(position.offset, time, body))
+        else:
+            self._accept(feed, position, Entry(position.offset, time, body))
+
+    @staticmethod
+    def _hold(feed: Feed, position: Position, entry: Entry) -> None:
+        if feed.held is None:
+            feed.held = deque(maxlen=HELD)
+        feed.held.append((position, entry))
+
+    def _accept(self, feed: Feed, position: Position, entry: Entry) -> None:
+        """Deliver a message if it is the next, drop it if it is old, else hold it and read what is missing."""
+        known = feed.position or START
+        if position.epoch == known.epoch or (not known.epoch and position.offset == 1):
+            if position.offset == known.offset + 1:
+                feed.position = position
+                feed.deliver(entry, position.epoch)
+                return
+            if position.offset <= known.offset:
+                return
+        self._hold(feed, position, entry)
+        self._start_fill(feed)
+
+    def _replay(self, feed: Feed) -> None:
+        """Go on with what was held. One of another epoch is either stale or newer than the read: look once more."""
+        held, feed.held, feed.filling = feed.held or (), None, False
+        stray = False
+        for position, entry in held:
+            epoch = (feed.position or START).epoch
+            if feed.filling:
+                self._hold(feed, position, entry)
+            elif epoch and position.epoch != epoch:
+                stray = True
+            else:
+                self._accept(feed, position, entry)
+        if stray and not feed.filling:
+            self._start_fill(feed)
+
+    # Filling gaps
+
+    def _start_fill(self, feed: Feed) -> None:
+        feed.filling = True
+        self._spawn(self._fill(feed), "livechannels-fill")
+
+    async def _fill(self, feed: Feed) -> None:
+        """Read until this feed has caught up; waits out an absent store. One at a time per feed."""
+        if feed.busy:
+            return
+        feed.busy = feed.filling = True
+        pause = 0.1
+        try:
+            while self._feeds.get(feed.topic) is feed:
+                try:
+                    await self._catch_up(feed)
+                    return
+                except EngineUnavailable:
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, 2.0)
+        finally:
+            feed.busy = False
+
+    async def _catch_up(self, feed: Feed) -> None:
+        since = feed.position
+        if since is None:
+            found = await self.port.run(Read(feed.topic, limit=0, create=feed.create, renew=feed.renew))
+            feed.position = found.position
+        else:
+            found = await self.port.run(
+                Read(feed.topic, since, max_age=feed.max_age, create=feed.create, renew=feed.renew)
+            )
+            await self._apply(feed, since, found)
+        feed.busy = False
+        self._replay(feed)
+
+    async def _apply(self, feed: Feed, since: Position, found: Slice) -> None:
+        outcome = recover(since, found)
+        top = found.position
+        if outcome.recovered:
+            feed.position = top
+            self.recovered += len(outcome.entries)
+            if not since.epoch or top.epoch == since.epoch or feed.rebased():
+                for entry in outcome.entries:
+                    feed.deliver(entry, top.epoch)
+            return
+        self.gaps += 1
+        logger.warning(
+            "%s: messages were lost (%s); was at %s:%s, is at %s:%s", feed.topic, outcome.reason, *since, *top
+        )
+        kept: list[Entry] = []
+        if top.epoch and continues(since, top, found.epochs):
+            kept = found.entries
+        elif top.epoch:
+            began = found.epochs[-1].began_at
+            newer = await self.port.run(Read(feed.topic, Position(top.epoch, began), max_age=feed.max_age))
+            top, kept = newer.position, newer.entries
+        feed.position = top
+        if feed.gap(outcome.reason):
+            for entry in kept:
+                feed.deliver(entry, top.epoch)
+
+    # The path
+
+    def on_interrupted(self) -> None:
+        self._on_path(False)
+
+    def on_resumed(self, topics: list[str]) -> None:
+        self._on_path(True)
+        self._spawn(self._check(topics), "livechannels-resume")
+
+    async def _check(self, topics: Iterable[str]) -> None:
+        """Compare positions with the store and fill what is missing, a bounded number at a time."""
+        feeds = [feed for topic in topics if (feed := self._feeds.get(topic)) is not None and feed.retained]
+        for start in range(0, len(feeds), CHUNK):
+            await asyncio.gather(*(self._fill(feed) for feed in feeds[start : start + CHUNK]))
+
+    async def keep_checking(self, every: float = CHECK_EVERY) -> None:
+        """Compare all positions now and then, and keep their records in the store alive. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(every)
+            await self._check(list(self._feeds))
+

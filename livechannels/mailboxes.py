@@ -1,0 +1,169 @@
+"""Mailboxes: what is waiting for one Channels channel in this process. Bounded, expiring, cancel-safe."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+Item = tuple[float, bytes]  # deadline on time.monotonic, body
+
+
+class Mailbox:
+    """The unread messages of one channel on one loop. All calls are made on that loop.
+
+    An item leaves only in the step that returns it, so a cancelled `get` neither loses nor repeats one.
+    """
+
+    __slots__ = ("_items", "_waiter", "capacity", "left_at", "name", "quit")
+
+    def __init__(self, name: str, capacity: int) -> None:
+        self.name = name
+        self.capacity = capacity
+        self.left_at = 0.0
+        self.quit = False
+        self._items: deque[Item] | None = None
+        self._waiter: asyncio.Future[None] | list[asyncio.Future[None]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._items) if self._items else 0
+
+    @property
+    def waiting(self) -> int:
+        """How many readers wait now."""
+        return len(self._waiter) if isinstance(self._waiter, list) else int(self._waiter is not None)
+
+    def put(self, item: Item) -> bool:
+        """Append; False iff full: the oldest messages are kept, this one is not."""
+        items = self._items
+        if items is None:
+            self._items = deque((item,))
+        else:
+            if len(items) >= self.capacity:
+                self.expire(time.monotonic())
+                if len(items) >= self.capacity:
+                    return False
+            items.append(item)
+            self._items = items
+        self._wake()
+        return True
+
+    def expire(self, now: float) -> bool:
+        """Drop what is too old; True iff something was."""
+        items, found = self._items, False
+        while items and items[0][0] <= now:
+            items.popleft()
+            found = True
+        return found
+
+    def take(self) -> bytes | None:
+        """The oldest unexpired message, or None."""
+        if self._items is None:
+            return None
+        self.expire(time.monotonic())
+        if not self._items:
+            self._items = None
+            return None
+        body = self._items.popleft()[1]
+        if not self._items:
+            self._items = None
+        return body
+
+    def clear(self) -> None:
+        self._items = None
+
+    def drain(self) -> list[bytes]:
+        """Take everything that has not expired."""
+        found = []
+        while (body := self.take()) is not None:
+            found.append(body)
+        return found
+
+    async def get(self) -> bytes:
+        """The oldest message, waiting for one. May be cancelled at any moment without loss."""
+        self.quit = False
+        while (body := self.take()) is None:
+            waiter = asyncio.get_running_loop().create_future()
+            self._add(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                self.quit, self.left_at = True, time.monotonic()
+                raise
+            finally:
+                self._remove(waiter)
+                if self._items and waiter.done() and not waiter.cancelled():
+                    self._wake()
+        self.left_at = time.monotonic()
+        return body
+
+    def _add(self, waiter: asyncio.Future[None]) -> None:
+        if self._waiter is None:
+            self._waiter = waiter
+        elif isinstance(self._waiter, list):
+            self._waiter.append(waiter)
+        else:
+            self._waiter = [self._waiter, waiter]
+
+    def _remove(self, waiter: asyncio.Future[None]) -> None:
+        if self._waiter is waiter:
+            self._waiter = None
+        elif isinstance(self._waiter, list) and waiter in self._waiter:
+            self._waiter.remove(waiter)
+            if not self._waiter:
+                self._waiter = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if isinstance(waiter, list):
+            waiter = next((one for one in waiter if not one.done()), None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+class Mailboxes:
+    """The mailboxes of one node, made on first use and swept when their consumer is gone."""
+
+    def __init__(self, capacity: Callable[[str], int]) -> None:
+        self._capacity = capacity
+        self._boxes: dict[str, Mailbox] = {}
+
+    def __len__(self) -> int:
+        return len(self._boxes)
+
+    def __iter__(self) -> Iterator[Mailbox]:
+        return iter(list(self._boxes.values()))
+
+    def __contains__(self, channel: str) -> bool:
+        return channel in self._boxes
+
+    def get(self, channel: str) -> Mailbox:
+        box = self._boxes.get(channel)
+        if box is None:
+            box = self._boxes[channel] = Mailbox(channel, self._capacity(channel))
+        return box
+
+    def drop(self, channel: str) -> None:
+        self._boxes.pop(channel, None)
+
+    def clear(self) -> None:
+        """Empty every mailbox; readers keep waiting."""
+        for box in self._boxes.values():
+            box.clear()
+
+    def sweep(self, now: float, grace: float, patience: float) -> list[Mailbox]:
+        """Take out the mailboxes nobody will read again.
+
+        That is: the last read was cancelled `grace` seconds ago and no other followed; or a message
+        expired unread and the last read was `patience` seconds ago, or never.
+        """
+        gone = []
+        for box in list(self._boxes.values()):
+            if box.waiting:
+                continue
+            unread = box.expire(now)
+            if (box.quit and now - box.left_at > grace) or (unread and now - box.left_at > patience):
+                del self._boxes[box.name]
+                gone.append(box)
+        return gone

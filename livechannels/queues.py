@@ -1,0 +1,125 @@
+"""Plain channels: queues in the store, read by competing workers. Each message goes to exactly one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from . import topics
+from .engines.base import QueuePop, QueueReturn
+from .exceptions import EngineUnavailable
+from .feeds import Feed, Feeds, Spawn
+from .mailboxes import Mailbox
+
+logger = logging.getLogger(__name__)
+
+POLL = 5.0
+GRACE = 1.0
+
+
+class QueueFeed(Feed):
+    """The wake-ups of one queue."""
+
+    __slots__ = ("reader",)
+
+    def __init__(self, channel: str, reader: QueueReader) -> None:
+        super().__init__(topics.queue(channel))
+        self.reader = reader
+
+    @property
+    def retained(self) -> bool:
+        return False
+
+    @property
+    def idle(self) -> bool:
+        return self.reader.ended
+
+    def deliver(self, entry: object, epoch: str) -> None:
+        self.reader.wake()
+
+    def gap(self, reason: str) -> bool:
+        return True
+
+
+class QueueReader:
+    """All readers of one plain channel on one node.
+
+    One task takes from the store what the waiting readers can use. What it took for a reader that was
+    cancelled goes to the next one here, or after a second back to the front of the queue.
+    """
+
+    def __init__(self, channel: str, box: Mailbox, feeds: Feeds, spawn: Spawn, expiry: float) -> None:
+        self.box = box
+        self.ended = False
+        self._channel = channel
+        self._feeds = feeds
+        self._spawn = spawn
+        self._expiry = expiry
+        self._signal = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        self._signal.set()
+
+    async def get(self) -> bytes:
+        """The next message for this reader. Waits out an absent store; may be cancelled without loss."""
+        if self._task is None or self._task.done():
+            self.ended = False
+            self._task = self._spawn(self._pump(), f"livechannels-queue-{self._channel}")
+        self._signal.set()
+        return await self.box.get()
+
+    async def _pump(self) -> None:
+        feed = QueueFeed(self._channel, self)
+        try:
+            await self._join(feed)
+            while await self._wanted():
+                self._signal.clear()
+                if not await self._take() and not self._signal.is_set():
+                    await self._sleep(POLL)
+        finally:
+            self.ended = True
+            self._feeds.leave_soon(feed)
+
+    async def _join(self, feed: QueueFeed) -> None:
+        try:
+            await self._feeds.join(feed)
+        except EngineUnavailable:
+            logger.info("%s: waiting for the store to come back", feed.topic)
+
+    async def _wanted(self) -> bool:
+        """True while somebody waits here; gives leftovers back and ends when nobody came for a while."""
+        until = time.monotonic() + (GRACE if len(self.box) else POLL)
+        while self.box.waiting <= len(self.box) and (pause := until - time.monotonic()) > 0:
+            self._signal.clear()
+            await self._sleep(pause)
+        if self.box.waiting > len(self.box):
+            return True
+        left = self.box.drain() if not self.box.waiting else []
+        if left:
+            try:
+                await self._feeds.port.run(QueueReturn(topics.queue(self._channel), left, self._expiry))
+            except EngineUnavailable:
+                for body in left:
+                    self.box.put((time.monotonic() + self._expiry, body))
+                return True
+        return self.box.waiting > 0
+
+    async def _take(self) -> bool:
+        wanted = max(1, self.box.waiting - len(self.box))
+        try:
+            bodies = await self._feeds.port.run(QueuePop(topics.queue(self._channel), wanted))
+        except EngineUnavailable:
+            await asyncio.sleep(0.5)
+            return True
+        for body in bodies:
+            self.box.put((time.monotonic() + self._expiry, body))
+        return bool(bodies)
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._signal.wait()
+        except TimeoutError:
+            pass
