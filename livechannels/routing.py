@@ -1,0 +1,11 @@
+"""WebSocket routes, for livechannels.asgi.live_application() or a URLRouter of your own."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from .consumers import LiveConsumer
+
+websocket_urlpatterns = [
+    path("live/ws", LiveConsumer.as_asgi()),
+]

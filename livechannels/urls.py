@@ -1,0 +1,19 @@
+"""HTTP routes; mount them at live/: path("live/", include("livechannels.urls")).
+
+Taken but not served yet: http_stream, sse, emulation, api/<method>.
+"""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from . import views
+
+app_name = "livechannels"
+
+urlpatterns = [
+    path("ws", views.upgrade_required, name="ws"),
+    path("health", views.health, name="health"),
+    path("metrics", views.metrics_view, name="metrics"),
+    path("status", views.status, name="status"),
+]

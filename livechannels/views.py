@@ -1,0 +1,76 @@
+"""Pages about this node and its cluster. Thin: what they show is gathered in `status` and `metrics`."""
+
+from __future__ import annotations
+
+import hmac
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from . import api, conf, metrics
+from . import status as cluster
+from .exceptions import EngineUnavailable
+
+
+@never_cache
+@require_safe
+async def health(request: HttpRequest) -> JsonResponse:
+    """Always 200 while the process serves: {"status": "ok"|"degraded", "since", "node", …}. Does no I/O."""
+    return JsonResponse(api.layer().health())
+
+
+@never_cache
+@require_safe
+async def metrics_view(request: HttpRequest) -> HttpResponse:
+    """Prometheus metrics of this process, for staff or `Authorization: Bearer <one of API_KEYS>`."""
+    if not (_has_api_key(request) or await _is_staff(request)):
+        return _plain("metrics are for staff, or with an API key: Authorization: Bearer <key>", 403)
+    try:
+        text, content_type = metrics.render()
+    except ImportError:
+        return _plain('metrics need prometheus-client: pip install "livechannels[metrics]"', 501)
+    return HttpResponse(text, content_type=content_type)
+
+
+@never_cache
+@require_safe
+async def status(request: HttpRequest) -> HttpResponseBase:
+    """The cluster as a page, or as JSON for who does not ask for HTML. For staff."""
+    if not await _is_staff(request):
+        return _plain("status is for staff: sign in first", 403)
+    try:
+        found = await cluster.gather()
+    except EngineUnavailable as error:
+        return _plain(str(error), 503)
+    if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
+        return render(request, "livechannels/status.html", {"status": found})
+    return JsonResponse(found)
+
+
+@require_safe
+async def upgrade_required(request: HttpRequest) -> HttpResponse:
+    """What a plain HTTP request to the WebSocket's path is told."""
+    response = _plain("this is a WebSocket; is the server an ASGI server with livechannels.routing?", 426)
+    response["Upgrade"] = "websocket"
+    return response
+
+
+async def _is_staff(request: HttpRequest) -> bool:
+    if not hasattr(request, "auser"):
+        return False
+    user = await request.auser()
+    return bool(user.is_active and user.is_staff)
+
+
+def _has_api_key(request: HttpRequest) -> bool:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not given:
+        return False
+    # Every key is compared, so that the time says nothing about which one nearly fits.
+    return any([hmac.compare_digest(given.strip().encode(), key.encode()) for key in conf.settings.API_KEYS or ()])
+
+
+def _plain(text: str, code: int) -> HttpResponse:
+    return HttpResponse(f"{text}\n", status=code, content_type="text/plain; charset=utf-8")
