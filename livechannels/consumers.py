@@ -1,0 +1,150 @@
+"""LiveConsumer: the WebSocket that browsers speak Centrifuge's protocol on. A thin ASGI application of its own.
+
+It has no part in Channels' dispatch: no thread hop and no task for a message, and it keeps nothing of its scope
+but the user's identity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Iterable
+from typing import Any
+
+from . import registry
+from .codes import INAPPROPRIATE_PROTOCOL, SHUTDOWN, Disconnect
+from .conf import settings
+from .exceptions import UnknownChannel
+from .identity import Identity
+from .layer import live_layer
+from .origins import Application, Receive, Scope, Send
+from .protocol import disconnect_push
+from .session import ClientSession
+
+logger = logging.getLogger(__name__)
+
+CLOSE_WITHIN = 3.0
+ABORT_AFTER = 5.0
+SUBPROTOCOL = "centrifuge-json"
+PROTOBUF = "centrifuge-protobuf"
+
+
+class LiveConsumer:
+    """Mount with `LiveConsumer.as_asgi()`; subclass it to choose what others see of a user, and what all are sent."""
+
+    @classmethod
+    def as_asgi(cls, **initkwargs: Any) -> Application:
+        """The ASGI application: one instance for each connection, as Channels' consumers have it."""
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            await cls(**initkwargs)(scope, receive, send)
+
+        functools.update_wrapper(application, cls, updated=())
+        application.consumer_class = cls  # type: ignore[attr-defined]
+        application.consumer_initkwargs = initkwargs  # type: ignore[attr-defined]
+        return application
+
+    def conn_info(self, user: Any) -> Any:
+        """What others see of this user in presence, besides the primary key; JSON-able. By default the user name."""
+        return {"name": user.get_username()} if user.is_authenticated else None
+
+    def subscriptions(self, user: Any) -> Iterable[str] | Awaitable[Iterable[str]]:
+        """The live channels the server subscribes this user to, without asking `can_subscribe`. May be async.
+
+        By default the personal channel `#<primary key>`, if a live_path() is declared for it.
+        """
+        if not user.is_authenticated:
+            return []
+        personal = f"#{user.pk}"
+        try:
+            registry.policy_for(personal)
+        except (UnknownChannel, TypeError):
+            return []
+        return [personal]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one WebSocket from its handshake to its end."""
+        offered = scope.get("subprotocols") or []
+        identity = Identity.from_scope(scope)
+        del scope
+        await receive()
+        socket = WebSocket(send)
+        if PROTOBUF in offered and SUBPROTOCOL not in offered:
+            await socket.refuse(INAPPROPRIATE_PROTOCOL, PROTOBUF)
+            return
+        node = live_layer(settings.LAYER).node()
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
+        if node.stopping:
+            await socket.refuse(SHUTDOWN, subprotocol)
+            return
+        await socket.accept(subprotocol)
+        session = ClientSession(node, socket, identity, self)
+        session.open()
+        try:
+            await _read(receive, session)
+        finally:
+            await session.end()
+
+
+async def _read(receive: Receive, session: ClientSession) -> None:
+    while True:
+        event = await receive()
+        if event["type"] == "websocket.disconnect":
+            return
+        frame = event.get("text")
+        await session.receive(frame if frame is not None else event.get("bytes") or b"")
+
+
+class WebSocket:
+    """The server's send(), as a session's transport."""
+
+    __slots__ = ("_send",)
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def accept(self, subprotocol: str | None) -> None:
+        await self._send({"type": "websocket.accept", "subprotocol": subprotocol})
+
+    async def send(self, text: str) -> None:
+        await self._send({"type": "websocket.send", "text": text})
+
+    async def close(self, disconnect: Disconnect) -> None:
+        """Send the close frame; a client that does not read it loses the socket all the same, if the server lets us."""
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN):
+                await self._send({"type": "websocket.close", "code": disconnect.code, "reason": disconnect.reason})
+        except TimeoutError:
+            abort(self._send)
+        except Exception as error:
+            # Servers differ in what they raise for a socket that is gone already.
+            logger.debug("Closing failed: %r", error)
+        else:
+            # A close frame behind a full send buffer would keep the socket for ever.
+            asyncio.get_running_loop().call_later(ABORT_AFTER, abort, self._send)
+
+    async def refuse(self, disconnect: Disconnect, subprotocol: str | None) -> None:
+        """Complete the handshake only to say why not: a client cannot read the code of a refused one."""
+        await self.accept(subprotocol)
+        if subprotocol != PROTOBUF:
+            await self.send(disconnect_push(disconnect).decode())
+        await self.close(disconnect)
+
+
+def abort(send: Any) -> bool:
+    """Cut the socket behind an ASGI send() where it can be reached: uvicorn's, and daphne's. False if it cannot.
+
+    uvicorn waits for a blocked socket for ever, and ASGI has no word for giving up.
+    """
+    while send is not None:
+        owner = send.args[0] if isinstance(send, functools.partial) and send.args else getattr(send, "__self__", None)
+        transport = getattr(owner, "transport", None)
+        for name in ("abort", "abortConnection"):
+            cut = getattr(transport, name, None)
+            if cut is not None:
+                cut()
+                return True
+        # Channels' session middleware keeps the server's send under this name.
+        send = getattr(owner, "real_send", None)
+    return False

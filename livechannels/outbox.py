@@ -1,0 +1,189 @@
+"""The way out of one connection: a writer only while there is something to send, and a window it keeps to.
+
+At most about `window` bytes are under way that the client has not confirmed by answering a ping (a server like
+daphne takes whatever it is given, so this is what bounds its memory), and at most `limit` bytes wait here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from . import metrics
+from .backlog import Backlog, Joiner
+from .protocol import PING
+
+logger = logging.getLogger(__name__)
+
+_joiner = Joiner(b"\n")
+
+
+class _Tally:
+    """What this process has sent. Plain numbers: the hot path has no time for a lock."""
+
+    frames = 0
+    messages = 0
+    bytes = 0
+
+
+metrics.counter("livechannels_frames_sent_total", "Frames sent to browsers.").collect_from(
+    lambda: [metrics.Sample((), _Tally.frames)]
+)
+metrics.counter("livechannels_messages_sent_total", "Messages sent to browsers, several to a frame.").collect_from(
+    lambda: [metrics.Sample((), _Tally.messages)]
+)
+metrics.counter("livechannels_sent_bytes_total", "Bytes sent to browsers.").collect_from(
+    lambda: [metrics.Sample((), _Tally.bytes)]
+)
+metrics.counter("livechannels_coalesced_total", "Messages slow viewers were spared for a newer one.").collect_from(
+    lambda: [metrics.Sample((), Backlog.coalesced)]
+)
+
+
+class Outbox:
+    """Sends messages in the order they came. All methods belong to the connection's event loop.
+
+    `send` transmits one frame of text. `on_slow` is called once if more than `limit` bytes wait, `on_broken`
+    once if sending fails; nothing is sent after either, except by `finish`.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_confirmed",
+        "_finishing",
+        "_on_broken",
+        "_on_slow",
+        "_open",
+        "_ping_due",
+        "_pings",
+        "_send",
+        "_sent",
+        "_window",
+        "_writer",
+        "asked",
+    )
+
+    def __init__(
+        self,
+        send: Callable[[str], Awaitable[None]],
+        *,
+        limit: int,
+        window: int,
+        on_slow: Callable[[], None],
+        on_broken: Callable[[], None],
+    ) -> None:
+        self._send = send
+        self._window = window
+        self._on_slow = on_slow
+        self._on_broken = on_broken
+        self._backlog = Backlog(limit, _joiner)
+        self._writer: asyncio.Task[None] | None = None
+        self._open = True
+        self._finishing = False
+        self._sent = 0
+        self._confirmed = 0
+        self._ping_due = False
+        # Where each unanswered ping stands in the bytes sent; a pong answers the oldest.
+        self._pings: list[int] = []
+        self.asked = 0
+
+    @property
+    def waiting(self) -> int:
+        """Bytes not yet given to the server."""
+        return self._backlog.size
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes given to the server since the last answered ping."""
+        return self._sent - self._confirmed
+
+    @property
+    def answered(self) -> int:
+        """How many of the `asked` pings were answered."""
+        return self.asked - len(self._pings)
+
+    def put(self, message: bytes, key: str | None = None) -> None:
+        """Send a message soon. On overflow only the newest message of each key is kept, before giving up."""
+        if not self._open:
+            return
+        if not self._backlog.put(message, key):
+            self._open = False
+            self._on_slow()
+        elif self._writer is None and self._sent - self._confirmed < self._window:
+            self._start()
+
+    def ping(self) -> None:
+        """Ask the client for a sign of life, ahead of what waits. Does nothing while it owes an answer."""
+        if self._open and not self._pings:
+            self._ping_due = True
+            self._start()
+
+    def pong(self) -> bool:
+        """The client answered; False if it was not asked."""
+        if not self._pings:
+            return False
+        self._confirmed = self._pings.pop(0)
+        if self._open and self._backlog:
+            self._start()
+        return True
+
+    async def finish(self, last: bytes | None, *, drain: bool, seconds: float) -> bool:
+        """Send what waits (if `drain`) and then `last`, and nothing any more. False if that took too long."""
+        self._open = False
+        if not drain:
+            self.stop()
+        if last is not None:
+            self._backlog.put(last)
+        self._finishing = True
+        try:
+            async with asyncio.timeout(seconds):
+                while self._backlog or self._writer is not None:
+                    await asyncio.wait([self._start()])
+        except TimeoutError:
+            return False
+        finally:
+            self.stop()
+        return True
+
+    def stop(self) -> None:
+        """Give up at once whatever is left."""
+        self._open = False
+        self._backlog.clear()
+        if self._writer is not None:
+            self._writer.cancel()
+
+    def _start(self) -> asyncio.Task[None]:
+        if self._writer is None:
+            self._writer = asyncio.get_running_loop().create_task(self._write())
+        return self._writer
+
+    async def _write(self) -> None:
+        backlog = self._backlog
+        try:
+            while True:
+                if self._ping_due or (not self._pings and 2 * self.in_flight >= self._window):
+                    await self._send_ping()
+                if not backlog or (self.in_flight >= self._window and not self._finishing):
+                    break
+                frame = backlog.take()
+                self._sent += frame.size
+                _Tally.frames += 1
+                _Tally.messages += frame.count
+                _Tally.bytes += frame.size
+                await self._send(frame.text)
+        except Exception as error:
+            # Servers raise what they like when the socket is gone; the reason is the socket's end, not a bug here.
+            logger.debug("Sending failed: %r", error)
+            backlog.clear()
+            if self._open:
+                self._open = False
+                self._on_broken()
+        finally:
+            self._writer = None
+
+    async def _send_ping(self) -> None:
+        self._ping_due = False
+        self._pings.append(self._sent)
+        self.asked += 1
+        await self._send(PING.decode())
