@@ -96,6 +96,10 @@ class Leadership:
         """The names this node leads now."""
         return self._held.keys()
 
+    def leases(self) -> list[Lease]:
+        """The leases this node holds now."""
+        return list(self._held.values())
+
     def leader(self, name: str) -> str:
         """The id of the node that led `name` when last heard of; "" if unknown."""
         if name in self._held:

@@ -242,7 +242,7 @@ async def test_a_new_node_is_handed_its_share_and_no_more():
 
 
 async def test_close_releases_everything():
-    async with cluster_of("a", "b", ttl=30) as (cluster, [first, second]):
+    async with cluster_of("a", "b", ttl=30) as (_, [first, second]):
         for number in range(10):
             await lead(first, f"s/{number}")
         waiting = [stand(second, f"s/{number}") for number in range(10)]
