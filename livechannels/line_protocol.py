@@ -29,6 +29,10 @@ _UNESCAPED_COMMA = re.compile(r"(?<!\\),")
 _STRING_END = re.compile(r'(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
+class UnknownPrecision(ValueError):
+    """The precision is none of ns, us, ms and s."""
+
+
 class Point(NamedTuple):
     """One line that was understood: `time` in milliseconds, `line` counted from 1, `timed` if the line had a time."""
 
@@ -55,10 +59,10 @@ def parse(
 ) -> Iterator[Point | BadLine]:
     """Each line's point or error, in their order; blank lines and comments give nothing.
 
-    Points without a time get `arrival` (milliseconds). Raises ValueError for an unknown precision, at once.
+    Points without a time get `arrival` (milliseconds). Raises UnknownPrecision, at once.
     """
     if precision not in _UNITS:
-        raise ValueError(f"precision {precision!r} is unknown; use ns, us, ms or s")
+        raise UnknownPrecision(f"precision {precision[:20]!r} is unknown; use ns, us, ms or s")
     return _Reader(body, arrival, _UNITS[precision], line_bytes, tags).read()
 
 

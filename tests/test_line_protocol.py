@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from livechannels.line_protocol import BadLine, Point, parse
+from livechannels.line_protocol import BadLine, Point, UnknownPrecision, parse
 
 ARRIVAL = 1_700_000_000_000
 
@@ -56,7 +56,7 @@ def test_precision(precision: str, sent: int, milliseconds: float) -> None:
 
 
 def test_an_unknown_precision_is_refused_before_anything_is_read() -> None:
-    with pytest.raises(ValueError, match="'hours' is unknown; use ns, us, ms or s"):
+    with pytest.raises(UnknownPrecision, match="'hours' is unknown; use ns, us, ms or s"):
         parse(b"", arrival=ARRIVAL, precision="hours")
 
 
