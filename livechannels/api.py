@@ -16,23 +16,14 @@ from django.db import transaction
 from django.utils.asyncio import async_unsafe
 
 from . import registry
-from .conf import settings
+from .codes import FORCE_NO_RECONNECT
 from .exceptions import LiveChannelsError
 from .frames import Frame
-from .layer import History, LiveChannelLayer, live_layer
+from .layer import History, live_layer
 from .positions import Position
 from .publications import ClientInfo
 
 logger = logging.getLogger(__name__)
-
-DISCONNECT_CODE = 3503
-"""Tells a client to stay away; it does not reconnect by itself."""
-DISCONNECT_REASON = "force disconnect"
-
-
-def layer() -> LiveChannelLayer:
-    """The layer that live channels use: the alias LIVECHANNELS["LAYER"]. Raises ConfigurationError."""
-    return live_layer(settings.LAYER)
 
 
 def _in_async(name: str) -> str:
@@ -63,13 +54,13 @@ def publish(
     """
     tags = _tags(data, tags)
     if not on_commit:
-        return layer().publish_sync(channel, data, tags=tags, idempotency_key=idempotency_key)
+        return live_layer().publish_sync(channel, data, tags=tags, idempotency_key=idempotency_key)
     registry.policy_for(channel)
     raw = data.to_json() if isinstance(data, Frame) else msgspec.json.encode(data)
 
     def send() -> None:
         try:
-            layer().publish_sync(channel, None, raw=raw, tags=tags, idempotency_key=idempotency_key)
+            live_layer().publish_sync(channel, None, raw=raw, tags=tags, idempotency_key=idempotency_key)
         except LiveChannelsError as error:
             logger.error("A publication on %s was not sent after the commit: %s", channel, error)
 
@@ -91,7 +82,7 @@ async def apublish(
         return await database_sync_to_async(publish)(
             channel, data, tags=tags, idempotency_key=idempotency_key, on_commit=True, using=using
         )
-    return await layer().publish(channel, data, tags=_tags(data, tags), idempotency_key=idempotency_key)
+    return await live_layer().publish(channel, data, tags=_tags(data, tags), idempotency_key=idempotency_key)
 
 
 @async_unsafe(_in_async("history"))
@@ -101,50 +92,52 @@ def history(channel: str, *, since: Position | None = None, limit: int = -1, rev
     With `since`, those after it: all of them and `recovered` true, or none and `recovered` false. `limit` 0
     reads the position only, -1 everything; `reverse` starts with the newest.
     """
-    return layer().history_sync(channel, since=since, limit=limit, reverse=reverse)
+    return live_layer().history_sync(channel, since=since, limit=limit, reverse=reverse)
 
 
 async def ahistory(channel: str, *, since: Position | None = None, limit: int = -1, reverse: bool = False) -> History:
     """`history` for async code."""
-    return await layer().history(channel, since=since, limit=limit, reverse=reverse)
+    return await live_layer().history(channel, since=since, limit=limit, reverse=reverse)
 
 
 @async_unsafe(_in_async("presence"))
 def presence(channel: str) -> dict[str, ClientInfo]:
     """The clients on a channel by their id, on all nodes; empty unless the channel has `presence` on."""
-    return layer().presence_sync(channel)
+    return live_layer().presence_sync(channel)
 
 
 async def apresence(channel: str) -> dict[str, ClientInfo]:
     """`presence` for async code."""
-    return await layer().presence(channel)
+    return await live_layer().presence(channel)
 
 
 @async_unsafe(_in_async("disconnect"))
-def disconnect(user: Any, *, code: int = DISCONNECT_CODE, reason: str = DISCONNECT_REASON) -> None:
+def disconnect(user: Any, *, code: int = FORCE_NO_RECONNECT.code, reason: str = FORCE_NO_RECONNECT.reason) -> None:
     """Close every connection of a user (object or primary key) on every node, at once.
+
+    With the codes 3500 to 3999 and 4500 to 4999 the client stays away; with others it reconnects.
 
     At most once: a node that cannot be reached now ends the connections at its next look at their rights.
     """
-    layer().broadcast_sync("disconnect", {"user": _user_id(user), "code": code, "reason": reason})
+    live_layer().broadcast_sync("disconnect", {"user": _user_id(user), "code": code, "reason": reason})
 
 
-async def adisconnect(user: Any, *, code: int = DISCONNECT_CODE, reason: str = DISCONNECT_REASON) -> None:
+async def adisconnect(user: Any, *, code: int = FORCE_NO_RECONNECT.code, reason: str = FORCE_NO_RECONNECT.reason) -> None:
     """`disconnect` for async code."""
-    await layer().broadcast("disconnect", {"user": _user_id(user), "code": code, "reason": reason})
+    await live_layer().broadcast("disconnect", {"user": _user_id(user), "code": code, "reason": reason})
 
 
 @async_unsafe(_in_async("unsubscribe"))
 def unsubscribe(user: Any, channel: str) -> None:
     """Take a user's connections off a live channel on every node, at once (at most once, as `disconnect`)."""
     registry.policy_for(channel)
-    layer().broadcast_sync("unsubscribe", {"user": _user_id(user), "channel": channel})
+    live_layer().broadcast_sync("unsubscribe", {"user": _user_id(user), "channel": channel})
 
 
 async def aunsubscribe(user: Any, channel: str) -> None:
     """`unsubscribe` for async code."""
     registry.policy_for(channel)
-    await layer().broadcast("unsubscribe", {"user": _user_id(user), "channel": channel})
+    await live_layer().broadcast("unsubscribe", {"user": _user_id(user), "channel": channel})
 
 
 def _tags(data: Any, tags: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -359,7 +359,7 @@ class LiveChannelLayer(BaseChannelLayer):
 
     def _deliver_here(self, error: EngineUnavailable, deliver: Callable[[Node], int]) -> None:
         """Serve local members without a position, but only if the engine surely did not take the message."""
-        if getattr(error, "sent", False):
+        if error.sent:
             return
         for node in self.nodes():
             if node.loop is _running_loop():
@@ -633,10 +633,16 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def live_layer(alias: str = "default") -> LiveChannelLayer:
-    """The layer behind an alias of CHANNEL_LAYERS. Raises ConfigurationError if it is missing or not ours."""
+def live_layer(alias: str | None = None) -> LiveChannelLayer:
+    """The layer behind an alias of CHANNEL_LAYERS, by default LIVECHANNELS["LAYER"].
+
+    Raises ConfigurationError if it is missing or not ours.
+    """
     from channels.layers import get_channel_layer
 
+    from .conf import settings
+
+    alias = alias or settings.LAYER
     layer = get_channel_layer(alias)
     if not isinstance(layer, LiveChannelLayer):
         raise ConfigurationError(

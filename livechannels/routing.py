@@ -5,7 +5,9 @@ from __future__ import annotations
 from django.urls import path
 
 from .consumers import LiveConsumer
+from .push import PushConsumer
 
 websocket_urlpatterns = [
     path("live/ws", LiveConsumer.as_asgi()),
+    path("live/push/<str:stream_id>", PushConsumer.as_asgi()),
 ]

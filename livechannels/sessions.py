@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from . import api
+from .codes import FORCE_NO_RECONNECT
 from .exceptions import LiveChannelsError
 from .identity import session_hash
+from .layer import live_layer
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +22,9 @@ def close_session(sender: Any, request: Any, **_: Any) -> None:
     if not key:
         return
     try:
-        api.layer().broadcast_sync(
+        live_layer().broadcast_sync(
             "disconnect",
-            {"session": session_hash(key), "code": api.DISCONNECT_CODE, "reason": api.DISCONNECT_REASON},
+            {"session": session_hash(key), "code": FORCE_NO_RECONNECT.code, "reason": FORCE_NO_RECONNECT.reason},
         )
     except LiveChannelsError as error:
         logger.warning("The live connections of a session that ended are closed later: %s", error)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from . import api, metrics, stream_status, topics
+from . import metrics, stream_status, topics
+from .activity import ActiveChannel, active_channels, active_channels_sync
 from .engines.base import RosterGet
-from .layer import LiveChannelLayer
+from .layer import LiveChannelLayer, live_layer
 from .stream_status import StreamStatus
 
 Status = dict[str, Any]
@@ -21,27 +21,31 @@ async def gather() -> Status:
 
     health: what the health page says; engine: where things are kept, without secrets.
     nodes: id, host, pid, uptime. streams: backend streams with leader, token, state, restarts, last error, rate.
-    channels: active live channels. counts: the metrics of this process, summed over labels.
-    Times are seconds, rates publications per second.
+    channels: those published to in the last five minutes. counts: this process's metrics, summed over labels.
+    Times are in seconds, rates in publications per second (of channels: per minute).
     """
-    layer = api.layer()
-    return _status(layer, await layer.run(RosterGet(topics.NODES)), await stream_status.read(layer))
+    layer = live_layer()
+    nodes = await layer.run(RosterGet(topics.NODES))
+    return _status(layer, nodes, await stream_status.read(layer), await active_channels(layer))
 
 
 def gather_sync() -> Status:
     """`gather` for sync code."""
-    layer = api.layer()
-    return _status(layer, layer.run_sync(RosterGet(topics.NODES)), stream_status.read_sync(layer))
+    layer = live_layer()
+    nodes = layer.run_sync(RosterGet(topics.NODES))
+    return _status(layer, nodes, stream_status.read_sync(layer), active_channels_sync(layer))
 
 
-def _status(layer: LiveChannelLayer, nodes: Mapping[str, bytes], streams: list[StreamStatus]) -> Status:
+def _status(
+    layer: LiveChannelLayer, nodes: dict[str, bytes], streams: list[StreamStatus], channels: list[ActiveChannel]
+) -> Status:
     now = time.time()
     return {
         "health": layer.health(),
         "engine": layer.engine.describe(),
         "nodes": [_node(name, entry, now) for name, entry in sorted(nodes.items())],
         "streams": [_stream(stream, now) for stream in streams],
-        "channels": [],
+        "channels": [_channel(channel, now) for channel in channels],
         "counts": metrics.snapshot(),
     }
 
@@ -62,4 +66,12 @@ def _stream(stream: StreamStatus, now: float) -> dict[str, Any]:
         "rate": round(stream.rate, 2),
         "restarts": stream.restarts,
         "last_error": stream.last_error,
+    }
+
+
+def _channel(channel: ActiveChannel, now: float) -> dict[str, Any]:
+    return {
+        "channel": channel.channel,
+        "minute_rate": channel.rate,
+        "last": round(now - channel.last, 1),
     }

@@ -136,7 +136,8 @@ async def live_client(
 
         application = LiveConsumer.as_asgi()
     communicator = WebsocketCommunicator(application, "/live/ws")
-    communicator.scope["user"] = user if user is not None else AnonymousUser()
+    scope: dict[str, Any] = communicator.scope  # type: ignore[assignment]
+    scope["user"] = user if user is not None else AnonymousUser()
     accepted, code = await communicator.connect(timeout)
     if not accepted:
         raise ConnectionError(f"The connection was refused: {code}")
