@@ -42,11 +42,17 @@ class InvalidFrame(LiveChannelsError, ValueError):
 
 
 class EngineUnavailable(LiveChannelsError, ConnectionError):
-    """The engine cannot be reached. Local members were served if delivered_locally is true."""
+    """The engine cannot be reached. Local members were served if `delivered_locally` is true.
 
-    def __init__(self, message: str | None = None, *, delivered_locally: bool = False) -> None:
+    `sent`: the request had left, so it may have been carried out all the same.
+    """
+
+    def __init__(
+        self, message: str | None = None, *, delivered_locally: bool = False, sent: bool = False
+    ) -> None:
         super().__init__(message)
         self.delivered_locally = delivered_locally
+        self.sent = sent
 
 
 class PublishUnknown(LiveChannelsError, ConnectionError):

@@ -1,0 +1,204 @@
+"""Redis for callers without a loop of ours: a plain sync client, and one thread that serves passing event loops.
+
+Both belong to the process that made them; after a fork the engine makes new ones and touches nothing old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ...exceptions import EngineUnavailable
+from ...hosts import Endpoint
+from ..base import Command, Publish, Published
+from .connect import sync_client
+from .operations import Operations, Request, unavailable
+from .replies import Lost, ReplyError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ANSWER_WITHIN = 1.0
+BATCH = 500
+
+
+class BlockingShard:
+    """One Redis through redis-py's sync client. Thread-safe, as the client is."""
+
+    def __init__(self, endpoint: Endpoint, operations: Operations) -> None:
+        self.operations = operations
+        self._endpoint = endpoint
+        self._client: Any = None
+        self._lock = threading.Lock()
+        self._examined = False
+
+    @property
+    def client(self) -> Any:
+        if self._client is None:
+            with self._lock:
+                if self._client is None:
+                    self._client = self._connect()
+        return self._client
+
+    def _connect(self) -> Any:
+        try:
+            client = sync_client(self._endpoint, ANSWER_WITHIN)
+            self._examine(client)
+        except (RedisError, OSError) as error:
+            raise EngineUnavailable(f"{self._endpoint} cannot be reached: {error}") from None
+        return client
+
+    def _examine(self, client: Any) -> None:
+        try:
+            info = client.execute_command("INFO", "replication")
+        except ResponseError as error:
+            if "NOPERM" not in str(error) and type(error).__name__ != "NoPermissionError":
+                raise
+            self.operations.compare_replids = False
+        else:
+            if isinstance(info, dict) and self._endpoint.kind != "cluster":
+                self.operations.compare_replids = "master_replid" in info
+
+    def exchange(self, batch: list[Request]) -> list[Any]:
+        """Send requests and return their replies. Raises Lost or ReplyError."""
+        return [self._one(request) for request in batch]
+
+    def _one(self, request: Request) -> Any:
+        client = self.client
+        try:
+            try:
+                return client.execute_command(*request.by_hash(), **self._options(request))
+            except NoScriptError:
+                return client.execute_command(*request.in_full(), **self._options(request))
+        except ReadOnlyError as error:
+            client.connection_pool.disconnect()
+            raise Lost(str(error), sent=False) from None
+        except ResponseError as error:
+            raise ReplyError(_with_code(error)) from None
+        except RedisTimeoutError as error:
+            raise Lost(str(error), sent="connect" not in str(error).lower()) from None
+        except (RedisConnectionError, OSError) as error:
+            raise Lost(str(error), sent=_was_sent(error)) from None
+        except RedisError as error:
+            raise Lost(str(error), sent=False) from None
+
+    def _options(self, request: Request) -> dict[str, Any]:
+        return {"target_nodes": "primaries"} if request.everywhere and self._endpoint.kind == "cluster" else {}
+
+    def wait_replicas(self, key: str, seconds: float) -> int:
+        """How many replicas have everything written on this client's connection."""
+        try:
+            return int(self.client.execute_command("WAIT", 1, int(seconds * 1000)))
+        except (RedisError, OSError):
+            return 0
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+
+def _was_sent(error: Exception) -> bool:
+    text = str(error).lower()
+    return not any(word in text for word in ("connecting", "refused", "no such file", "not known", "no master"))
+
+
+def _with_code(error: Exception) -> str:
+    codes = {"OutOfMemoryError": "OOM", "NoPermissionError": "NOPERM", "BusyLoadingError": "LOADING"}
+    code = codes.get(type(error).__name__)
+    text = str(error)
+    return f"{code} {text}" if code and not text.startswith(code) else text
+
+
+def drive(shard: BlockingShard, command: Command[T]) -> T:
+    """Run a command to its result on the calling thread. Raises EngineUnavailable within two seconds."""
+    operation = shard.operations.make(command)
+    batch = next(operation)
+    repeated = False
+    while True:
+        try:
+            try:
+                replies = shard.exchange(batch)
+            except Lost as error:
+                if repeated:
+                    raise
+                repeated = True
+                if error.sent:
+                    batch = operation.throw(error)
+                continue
+            batch = operation.send(replies)
+        except StopIteration as stop:
+            if isinstance(command, Publish) and command.replicate:
+                return _replicated(shard, command, stop.value)  # type: ignore[return-value]
+            return stop.value  # type: ignore[no-any-return]
+        except (Lost, ReplyError) as error:
+            raise unavailable(error, "Redis") from error
+
+
+def _replicated(shard: BlockingShard, command: Publish, published: Published) -> Published:
+    key = shard.operations.keys.record(command.topic)
+    return published._replace(replicas=shard.wait_replicas(key, command.replicate))
+
+
+class _Job(NamedTuple):
+    work: Callable[[], Any]
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[Any]
+
+
+class Outlet:
+    """A thread that runs blocking work for event loops that have no connection of their own."""
+
+    def __init__(self, threads: int = 4) -> None:
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._threads = 0
+        self._limit = threads
+        self._lock = threading.Lock()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run `work` on a thread of this process; the calling loop goes on meanwhile."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._jobs.put(_Job(work, loop, answer))
+        if not self._idle.acquire(blocking=False):
+            self._grow()
+        return await answer  # type: ignore[no-any-return]
+
+    def _grow(self) -> None:
+        with self._lock:
+            if self._threads < self._limit:
+                self._threads += 1
+                threading.Thread(target=self._serve, name="livechannels-outlet", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            self._idle.release()
+            job = self._jobs.get()
+            self._idle.acquire(blocking=False)
+            try:
+                outcome, error = job.work(), None
+            except BaseException as caught:
+                outcome, error = None, caught
+            try:
+                job.loop.call_soon_threadsafe(_settle, job.answer, outcome, error)
+            except RuntimeError:
+                logger.debug("A loop was closed before its answer came")
+
+
+def _settle(answer: asyncio.Future[Any], outcome: Any, error: BaseException | None) -> None:
+    if answer.done():
+        return
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(outcome)

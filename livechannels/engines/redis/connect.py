@@ -1,0 +1,144 @@
+"""Connections to an endpoint through redis-py: async ones for a wire, and the sync client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+from ...exceptions import EngineUnavailable
+from ...hosts import Endpoint
+from .wire import CLOSE_WITHIN
+
+logger = logging.getLogger(__name__)
+
+CONNECT_WITHIN = 1.0
+NOT_OURS = ("max_connections", "retry", "retry_on_timeout", "retry_on_error", "health_check_interval", "protocol",
+            "decode_responses", "encoding", "socket_timeout", "socket_connect_timeout", "single_connection_client",
+            "connection_class", "path")  # fmt: skip
+
+Address = tuple[str, int]
+
+
+def _kwargs(connection: Mapping[str, Any]) -> dict[str, Any]:
+    ours = {name: value for name, value in connection.items() if name not in NOT_OURS}
+    return ours | {
+        "socket_connect_timeout": CONNECT_WITHIN,
+        "socket_timeout": CONNECT_WITHIN,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "decode_responses": False,
+        "health_check_interval": 0,
+        "client_name": ours.get("client_name", "livechannels"),
+    }
+
+
+def _make(endpoint: Endpoint, address: Address | None) -> AbstractConnection:
+    kwargs = _kwargs(endpoint.connection)
+    if endpoint.path:
+        return UnixDomainSocketConnection(path=endpoint.path, **kwargs)
+    host, port = address or endpoint.addresses[0]
+    kind = SSLConnection if endpoint.tls else Connection
+    return kind(host=host, port=port, **kwargs)
+
+
+async def open_connection(endpoint: Endpoint, address: Address | None = None) -> AbstractConnection:
+    """A connected, authenticated connection. Raises EngineUnavailable within a second, saying what to do."""
+    connection = _make(endpoint, address)
+    where = str(endpoint) if address is None else f"{endpoint} ({address[0]}:{address[1]})"
+    try:
+        async with asyncio.timeout(CONNECT_WITHIN * 1.5):
+            await connection.connect()
+    except AuthenticationError as error:
+        raise EngineUnavailable(f"{where} refused the user or password: check the URL ({error})") from None
+    except ResponseError as error:
+        raise EngineUnavailable(f"{where} refused the connection: {_remedy(str(error))}") from None
+    except (RedisError, OSError, TimeoutError) as error:
+        raise EngineUnavailable(f"{where} cannot be reached: {_remedy(str(error) or 'no answer')}") from None
+    return connection
+
+
+def _remedy(text: str) -> str:
+    if "NOAUTH" in text or "Authentication required" in text:
+        return "it wants a password: put it into the URL, redis://:password@host"
+    if "DENIED" in text or "protected mode" in text:
+        return "it runs in protected mode: set a password or bind address there"
+    if "invalid DB index" in text or "DB index is out of range" in text:
+        return "it has no such database number"
+    return text
+
+
+async def close_connection(connection: AbstractConnection) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_WITHIN):
+            await connection.disconnect(nowait=True)
+    except (RedisError, OSError, TimeoutError) as error:
+        logger.debug("Closing a connection: %s", error)
+
+
+async def find_master(endpoint: Endpoint) -> Address:
+    """Ask the sentinels for the master's address, one after the other. Raises EngineUnavailable."""
+    problems = []
+    for host, port in endpoint.addresses:
+        try:
+            connection = await _open_sentinel(endpoint, host, port)
+        except (RedisError, OSError, TimeoutError) as error:
+            problems.append(f"{host}:{port}: {error or 'no answer'}")
+            continue
+        try:
+            async with asyncio.timeout(CONNECT_WITHIN):
+                await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", endpoint.master)
+                found = await connection.read_response()
+        except (RedisError, OSError, TimeoutError) as error:
+            problems.append(f"{host}:{port}: {error or 'no answer'}")
+            continue
+        finally:
+            await close_connection(connection)
+        if found:
+            return found[0].decode(), int(found[1])
+        problems.append(f"{host}:{port} knows no master named {endpoint.master!r}")
+    raise EngineUnavailable(f"{endpoint}: no sentinel could name the master: {'; '.join(problems)}")
+
+
+async def _open_sentinel(endpoint: Endpoint, host: str, port: int) -> AbstractConnection:
+    kwargs = _kwargs(endpoint.sentinel)
+    connection = (SSLConnection if endpoint.sentinel.get("ssl") else Connection)(host=host, port=port, **{
+        name: value for name, value in kwargs.items() if name != "ssl"
+    })  # fmt: skip
+    async with asyncio.timeout(CONNECT_WITHIN * 1.5):
+        await connection.connect()
+    return connection
+
+
+def sync_client(endpoint: Endpoint, timeout: float) -> Any:
+    """The redis-py client for plain synchronous code. Connects on first use; never retries by itself."""
+    import redis
+    from redis.retry import Retry as SyncRetry
+
+    kwargs = _kwargs(endpoint.connection) | {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": CONNECT_WITHIN,
+        "retry": SyncRetry(NoBackoff(), 0),
+    }
+    if endpoint.kind == "sentinel":
+        from redis.sentinel import Sentinel
+
+        sentinel_kwargs = dict(endpoint.sentinel) | {"socket_timeout": CONNECT_WITHIN, "retry": SyncRetry(NoBackoff(), 0)}
+        finder = Sentinel(list(endpoint.addresses), sentinel_kwargs=sentinel_kwargs)
+        return finder.master_for(endpoint.master, ssl=endpoint.tls, **kwargs)
+    if endpoint.kind == "cluster":
+        from redis.cluster import ClusterNode, RedisCluster
+
+        nodes = [ClusterNode(host, port) for host, port in endpoint.addresses]
+        kwargs.pop("db", None)
+        return RedisCluster(startup_nodes=nodes, ssl=endpoint.tls, **{k: v for k, v in kwargs.items() if k != "retry"})
+    if endpoint.path:
+        return redis.Redis(unix_socket_path=endpoint.path, **kwargs)
+    host, port = endpoint.addresses[0]
+    return redis.Redis(host=host, port=port, ssl=endpoint.tls, **kwargs)

@@ -1,0 +1,299 @@
+"""A kept path to one Redis: one connection for commands, one for subscriptions, both watched and remade together.
+
+TCP is not believed: every second the link publishes to itself and expects to hear it. A link that does not is
+dead, whatever its sockets say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ...exceptions import EngineUnavailable
+from ...hosts import Endpoint
+from ..base import Health
+from .connect import Address, close_connection, find_master, open_connection
+from .operations import Operations, Request
+from .replies import Lost, ReplyError
+from .wire import ProtocolWire, StreamWire, Subscriber, Wire
+
+logger = logging.getLogger(__name__)
+
+PROBE_EVERY = 1.0
+HEARD_WITHIN = 2.0
+MASTER_CHECK_EVERY = 5.0
+WAIT_FOR_PATH = 0.9
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+
+wire_class: type[Wire] = ProtocolWire
+"""The wire all links use; StreamWire is the fallback."""
+
+
+class Link:
+    """One Redis as one event loop uses it. `run` keeps it alive until cancelled; `call` and `subscribe` use it."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        operations: Operations,
+        *,
+        on_message: Callable[[str, bytes], None],
+        on_path: Callable[[bool, list[str]], None],
+        address: Address | None = None,
+        sharded: bool = False,
+        on_moved: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.operations = operations
+        self.address = address
+        self.health = Health(False, time.time(), "connecting")
+        self.wanted: dict[str, asyncio.Future[None]] = {}
+        self.up = asyncio.Event()
+        self._on_message = on_message
+        self._on_path = on_path
+        self._sharded = sharded
+        self._on_moved = on_moved
+        self._commands: Wire | None = None
+        self._subscriber: Subscriber | None = None
+        self._probe = f"{operations.keys.names}probe:{secrets.token_hex(6)}"
+        if sharded and address is not None:
+            self._probe = ""
+        self._heard = 0.0
+        self._master: Address | None = None
+        self._confirmed: set[str] = set()
+        self._down_since = time.monotonic()
+        self._was_up = False
+
+    # Commands
+
+    async def wait_up(self) -> None:
+        """Wait until the path is there: two seconds from when it went down, at least one turn."""
+        if self.up.is_set():
+            return
+        patience = WAIT_FOR_PATH - (time.monotonic() - self._down_since)
+        try:
+            async with asyncio.timeout(max(patience, 0.01)):
+                await self.up.wait()
+        except TimeoutError:
+            raise EngineUnavailable(self.health.detail) from None
+
+    async def exchange(self, batch: list[Request]) -> list[Any]:
+        """Send requests together and return their replies. Raises Lost, ReplyError or EngineUnavailable."""
+        if not self.up.is_set():
+            await self.wait_up()
+        wire = self._commands
+        if wire is None:
+            raise Lost("the connection was just lost", sent=False)
+        if len(batch) == 1:
+            return [await self._one(wire, batch[0])]
+        answers = [wire.call(*request.by_hash()) for request in batch]
+        replies = await asyncio.gather(*answers, return_exceptions=True)
+        return [await self._mend(wire, request, reply) for request, reply in zip(batch, replies, strict=True)]
+
+    async def _one(self, wire: Wire, request: Request) -> Any:
+        answer = wire.call(*request.by_hash())
+        try:
+            return await asyncio.shield(answer)
+        except ReplyError as error:
+            return await self._mend(wire, request, error)
+
+    async def _mend(self, wire: Wire, request: Request, reply: Any) -> Any:
+        if not isinstance(reply, BaseException):
+            return reply
+        if isinstance(reply, ReplyError):
+            if reply.code == "NOSCRIPT":
+                return await asyncio.shield(wire.call(*request.in_full()))
+            if reply.path_is_wrong:
+                wire.fail(str(reply))
+        raise reply
+
+    def asking(self, request: Request) -> asyncio.Future[Any]:
+        """Send one request behind ASKING, for a slot that is on its way here."""
+        if self._commands is None:
+            raise Lost("the connection was just lost", sent=False)
+        self._commands.call("ASKING")
+        return self._commands.call(*request.in_full())
+
+    # Subscriptions
+
+    def subscribe(self, name: str) -> asyncio.Future[None]:
+        """Want a name from now on; the future is done when Redis has confirmed, now or after a reconnect."""
+        confirmed = self.wanted.get(name)
+        if confirmed is None:
+            confirmed = self.wanted[name] = asyncio.get_running_loop().create_future()
+            if name in self._confirmed:
+                confirmed.set_result(None)
+            elif self._subscriber is not None:
+                self._subscriber.subscribe([name])
+        return confirmed
+
+    def unsubscribe(self, name: str) -> None:
+        waiting = self.wanted.pop(name, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+        self._confirmed.discard(name)
+        if self._subscriber is not None:
+            self._subscriber.unsubscribe(name)
+
+    def _on_subscribed(self, name: str) -> None:
+        if name == self._probe:
+            return
+        if name not in self.wanted:
+            return
+        self._confirmed.add(name)
+        waiting = self.wanted[name]
+        if not waiting.done():
+            waiting.set_result(None)
+
+    def _on_unsubscribed(self, name: str) -> None:
+        if name in self.wanted and self._sharded:
+            self._confirmed.discard(name)
+            self._on_moved(name)
+
+    def _on_raw(self, name: str, data: bytes) -> None:
+        if name == self._probe:
+            self._heard = time.monotonic()
+        else:
+            self._on_message(name, data)
+
+    # Keeping the path
+
+    async def run(self) -> None:
+        """Connect, watch, reconnect, until cancelled. Logs each change of state once."""
+        pause = FIRST_PAUSE
+        complained = ""
+        while True:
+            try:
+                await self._connect()
+            except (EngineUnavailable, Lost, ReplyError, OSError, TimeoutError) as error:
+                self._commands = self._subscriber = None
+                if str(error) != complained:
+                    complained = str(error)
+                    logger.warning("Redis is away, serving degraded and trying again: %s", error)
+                self.health = Health(False, self.health.since, str(error), self.operations.compare_replids)
+                await asyncio.sleep(pause * (0.5 + random.random()))
+                pause = min(pause * 2, LONGEST_PAUSE)
+                continue
+            if complained or self._was_up:
+                logger.info("Redis is back: %s", self.endpoint)
+            complained, pause, self._was_up = "", FIRST_PAUSE, True
+            try:
+                why = await self._watch()
+            finally:
+                self._disconnect()
+            complained = why
+            logger.warning("The path to Redis broke, reconnecting: %s: %s", self.endpoint, why)
+            self.health = Health(False, time.time(), why, self.operations.compare_replids)
+
+    async def _connect(self) -> None:
+        address = self.address
+        if self.endpoint.kind == "sentinel":
+            address = self._master = await find_master(self.endpoint)
+        first = await open_connection(self.endpoint, address)
+        try:
+            second = await open_connection(self.endpoint, address)
+        except BaseException:
+            await close_connection(first)
+            raise
+        self._commands = wire_class(first)
+        subscriber = wire_class(second)
+        try:
+            await self._examine(self._commands)
+            self._subscriber = Subscriber(
+                subscriber, self._on_raw, self._on_subscribed,
+                sharded=self._sharded, on_unsubscribed=self._on_unsubscribed,
+            )  # fmt: skip
+            await self._resubscribe()
+        except BaseException:
+            self._commands.fail("not usable")
+            subscriber.fail("not usable")
+            raise
+        self.health = Health(True, time.time(), f"connected to {self.endpoint}", self.operations.compare_replids)
+        self.up.set()
+        self._on_path(True, list(self.wanted))
+
+    async def _examine(self, wire: Wire) -> None:
+        """Check that this is a master we can use, and learn its clock."""
+        before = time.time()
+        seconds, micros = await wire.call("TIME")
+        after = time.time()
+        self.operations.skew = int(seconds) + int(micros) / 1e6 - (before + after) / 2
+        try:
+            info = await wire.call("INFO", "replication")
+        except ReplyError as error:
+            if error.code != "NOPERM":
+                raise EngineUnavailable(f"{self.endpoint}: {error}") from None
+            if self.operations.compare_replids:
+                logger.warning(
+                    "livechannels.W101: %s does not allow INFO: a failover that loses writes is noticed only by "
+                    "positions this node has seen. Allow +info to the user (see livechannels_acl).",
+                    self.endpoint,
+                )
+            self.operations.compare_replids = False
+            return
+        self.operations.compare_replids = b"master_replid:" in info
+        if b"role:slave" in info:
+            raise EngineUnavailable(f"{self.endpoint} is a replica: waiting for the master")
+
+    async def _resubscribe(self) -> None:
+        assert self._subscriber is not None
+        self._confirmed.clear()
+        self._heard = time.monotonic()
+        for name, waiting in list(self.wanted.items()):
+            if waiting.done():
+                self.wanted[name] = asyncio.get_running_loop().create_future()
+        self._subscriber.subscribe([*([self._probe] if self._probe else []), *self.wanted])
+        pending = [waiting for waiting in self.wanted.values() if not waiting.done()]
+        if pending:
+            await asyncio.wait(pending, timeout=HEARD_WITHIN + len(pending) / 5000)
+
+    async def _watch(self) -> str:
+        """Return why the path is broken, as soon as it is."""
+        assert self._commands is not None and self._subscriber is not None
+        wires = (self._commands, self._subscriber.wire)
+        next_check = time.monotonic() + MASTER_CHECK_EVERY
+        while True:
+            done, _ = await asyncio.wait([wire.broken for wire in wires], timeout=PROBE_EVERY, return_when="FIRST_COMPLETED")
+            if done:
+                return str(done.pop().result())
+            now = time.monotonic()
+            if self._probe:
+                if now - self._heard > PROBE_EVERY + HEARD_WITHIN:
+                    return f"own messages were not heard for {now - self._heard:.1f} s"
+                self._commands.call("PUBLISH", self._probe, b"").add_done_callback(_consume)
+            else:
+                self._commands.call("PING").add_done_callback(_consume)
+            if self.endpoint.kind == "sentinel" and now > next_check:
+                next_check = now + MASTER_CHECK_EVERY
+                if await self._master_moved():
+                    return "the sentinels name another master"
+
+    async def _master_moved(self) -> bool:
+        try:
+            return await find_master(self.endpoint) != self._master
+        except EngineUnavailable:
+            return False
+
+    def _disconnect(self) -> None:
+        self.up.clear()
+        self._down_since = time.monotonic()
+        commands, self._commands = self._commands, None
+        subscriber, self._subscriber = self._subscriber, None
+        if commands is not None:
+            commands.fail("the other connection broke")
+        if subscriber is not None:
+            subscriber.wire.fail("the other connection broke")
+        self._on_path(False, [])
+
+
+def _consume(answer: asyncio.Future[Any]) -> None:
+    if not answer.cancelled():
+        answer.exception()
+
+
+__all__ = ["Link", "StreamWire", "wire_class"]

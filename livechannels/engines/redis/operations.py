@@ -1,0 +1,345 @@
+"""Engine commands as Redis requests, and Redis replies as results. Pure: no connection, no clock but one.
+
+Each operation is a generator: it yields a batch of requests, is sent their replies (or has an error thrown in),
+and returns the command's result. The same generators serve the async and the sync client.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import string
+import time
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, NamedTuple, TypeVar
+
+from ...exceptions import EngineUnavailable, LeaseLost, PublishUnknown
+from ...positions import START, Beginning, Entry, Position, Slice
+from .. import base
+from . import scripts
+from .keys import Keys
+from .replies import Lost, ReplyError
+from .scripts import Script
+
+T = TypeVar("T")
+
+IDEMPOTENCY_WINDOW_MS = 300_000
+HEADER = 24
+_random = random.SystemRandom()
+_ALPHABET = string.ascii_letters + string.digits
+
+
+class Request(NamedTuple):
+    """One Redis command. `key` decides the cluster slot; a `script` goes by EVALSHA, or whole when it is unknown."""
+
+    key: str
+    args: tuple[Any, ...]
+    script: Script | None = None
+    everywhere: bool = False
+
+    def by_hash(self) -> tuple[Any, ...]:
+        return self.args if self.script is None else ("EVALSHA", self.script.sha, *self.args)
+
+    def in_full(self) -> tuple[Any, ...]:
+        return self.args if self.script is None else ("EVAL", self.script.source, *self.args)
+
+
+Batch = list[Request]
+Operation = Generator[Batch, list[Any], T]
+
+
+def new_id() -> str:
+    """11 characters that no other publication has."""
+    return secrets.token_urlsafe(8)
+
+
+def new_epoch() -> str:
+    return "".join(_random.choices(string.ascii_letters, k=8))
+
+
+def _script(script: Script, keys: Iterable[str], *args: Any) -> Request:
+    keys = list(keys)
+    return Request(keys[0], (len(keys), *keys, *args), script)
+
+
+def _ms(seconds: float) -> int:
+    return max(1, int(seconds * 1000))
+
+
+def parse_epochs(record: bytes) -> tuple[Beginning, ...]:
+    """'E1:0 E2:10' as beginnings, oldest first."""
+    pairs = (part.rsplit(":", 1) for part in record.decode().split())
+    return tuple(Beginning(epoch, int(began)) for epoch, began in pairs)
+
+
+class Message(NamedTuple):
+    """A pub/sub message taken apart."""
+
+    position: Position | None
+    time: int
+    body: bytes
+
+
+def parse_message(data: bytes) -> Message | None:
+    """A pub/sub message, or None if its format version is unknown or it is not ours."""
+    parts = data.split(b" ", 3)
+    if len(parts) != 4 or parts[0] != b"1":
+        return None
+    _, epoch, offset, payload = parts
+    try:
+        position = None if epoch == b"-" else Position(epoch.decode(), int(offset))
+        return Message(position, int(payload[11:HEADER] or 0), payload[HEADER:])
+    except ValueError:
+        return None
+
+
+def _parse_position(text: bytes) -> Position | None:
+    epoch, offset = text.decode().split(" ")
+    return None if epoch == "-" else Position(epoch, int(offset))
+
+
+class Operations:
+    """Makes the operation of a command. Holds what they share: names, capabilities, what was renewed when.
+
+    `skew` is the server's clock minus ours in seconds; `compare_replids` is off where INFO is refused;
+    `publish_word` is SPUBLISH in a cluster.
+    """
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+        self.skew = 0.0
+        self.compare_replids = True
+        self.publish_word = "PUBLISH"
+        self._renewed: dict[str, float] = {}
+        self._makers: dict[type[Any], Callable[[Any], Operation[Any]]] = {
+            base.Publish: self._publish,
+            base.Read: self._read,
+            base.Trim: self._trim,
+            base.QueuePush: self._queue_push,
+            base.QueuePop: self._queue_pop,
+            base.QueueReturn: self._queue_return,
+            base.PlainAdd: self._plain_add,
+            base.PlainDrop: self._plain_drop,
+            base.RosterSet: self._roster_set,
+            base.RosterDrop: self._roster_drop,
+            base.RosterGet: self._roster_get,
+            base.LeaseAcquire: self._lease_acquire,
+            base.LeaseRenew: self._lease_renew,
+            base.LeaseRelease: self._lease_release,
+            base.LeaseGet: self._lease_get,
+            base.Flush: self._flush,
+        }
+
+    def make(self, command: base.Command[T]) -> Operation[T]:
+        return self._makers[type(command)](command)
+
+    def payload(self, body: bytes, id: str = "") -> bytes:
+        """A stored message: 11 characters of id, 13 digits of server time in ms, the body."""
+        return f"{id or new_id()}{int((time.time() + self.skew) * 1000):013d}".encode() + body
+
+    # Topics
+
+    def _publish(self, command: base.Publish) -> Operation[base.Published]:
+        if command.retention is None and command.fence is None and command.key is None:
+            return (yield from self._publish_bare(command))
+        request = self._storing_request(command)
+        try:
+            (answer,) = yield [request]
+        except Lost as error:
+            if not error.sent:
+                raise
+            answer = yield from self._publish_again(command, request, error)
+        return self._published(command, answer)
+
+    def _publish_bare(self, command: base.Publish) -> Operation[base.Published]:
+        topic, keys = command.topic, self.keys
+        message = b"1 - 0 " + self.payload(command.body, command.id)
+        batch = [Request(keys.record(topic), (self.publish_word, keys.name(topic), message))]
+        if topic.startswith("g/"):
+            now = int((time.time() + self.skew) * 1000)
+            batch.append(Request(keys.plain(topic), ("ZRANGEBYSCORE", keys.plain(topic), f"({now}", "+inf")))
+        try:
+            replies = yield batch
+        except Lost as error:
+            if error.sent:
+                raise PublishUnknown(f"{topic}: {error}; without history it cannot be known whether it arrived") from error
+            raise
+        plain = [name.decode() for name in replies[1]] if len(replies) > 1 else []
+        return base.Published(None, plain)
+
+    def _storing_request(self, command: base.Publish) -> Request:
+        topic, keys = command.topic, self.keys
+        size, ttl, meta_ttl = command.retention or base.Retention(0, 0, 0)
+        args: list[Any] = [
+            keys.name(topic), self.payload(command.body, command.id), size, _ms(ttl), _ms(max(meta_ttl, ttl)),
+            new_epoch(), int(self.compare_replids), self.publish_word, int(self._renew(topic, ttl)),
+            command.seen.epoch, command.seen.offset, command.byte_limit,
+        ]  # fmt: skip
+        names = [keys.record(topic), keys.stream(topic), keys.plain(topic)]
+        fence = command.fence
+        if command.key is not None:
+            args += [*(fence or ("", "")), IDEMPOTENCY_WINDOW_MS]
+            names += [keys.lease(topic), keys.once(topic, command.key)]
+            return _script(scripts.PUBLISH_ONCE, names, *args)
+        if fence is not None:
+            return _script(scripts.PUBLISH_FENCED, [*names, keys.lease(topic)], *args, *fence)
+        return _script(scripts.PUBLISH, names, *args)
+
+    def _renew(self, topic: str, ttl: float) -> bool:
+        now = time.monotonic()
+        if self._renewed.get(topic, 0) > now:
+            return False
+        if len(self._renewed) > 50_000:
+            self._renewed.clear()
+        self._renewed[topic] = now + ttl / 8
+        return True
+
+    def _publish_again(self, command: base.Publish, request: Request, error: Lost) -> Operation[Any]:
+        """The answer was lost. With an idempotency key asking again is safe; with history the id can be found."""
+        if command.key is not None:
+            (answer,) = yield [request]
+            return answer
+        if command.retention is None:
+            raise PublishUnknown(f"{command.topic}: {error}; without history it cannot be known whether it arrived")
+        names = request.args[1:4]
+        rest = request.args[1 + request.args[0] :][:12]
+        again = _script(
+            scripts.PUBLISH_AGAIN, [*names, self.keys.lease(command.topic)], *rest, *(command.fence or ("", ""))
+        )
+        (answer,) = yield [again]
+        return answer
+
+    @staticmethod
+    def _published(command: base.Publish, answer: Any) -> base.Published:
+        plain: list[str] = []
+        if isinstance(answer, list):
+            plain = [name.decode() for name in answer[1:]]
+            answer = answer[0]
+        if answer == b"FENCED":
+            raise LeaseLost
+        repeated = answer.startswith(b"REPEATED ")
+        return base.Published(_parse_position(answer.removeprefix(b"REPEATED ")), plain, repeated)
+
+    def _read(self, command: base.Read) -> Operation[Slice]:
+        request = _script(
+            scripts.READ,
+            [self.keys.record(command.topic), self.keys.stream(command.topic)],
+            command.since.offset, command.limit, int(command.reverse), int(command.create), new_epoch(),
+            int(self.compare_replids), _ms(command.renew) if command.renew else 0, command.since.epoch,
+        )  # fmt: skip
+        (reply,) = yield [request]
+        epoch, offset, record, now, raw = reply
+        entries = [
+            Entry(int(name[2:]), int(fields[1][11:HEADER]), fields[1][HEADER:]) for name, fields in raw
+        ]
+        if command.max_age:
+            oldest = int(now) - command.max_age * 1000
+            entries = [entry for entry in entries if entry.time >= oldest]
+        if not epoch:
+            return Slice(START, (), [])
+        return Slice(Position(epoch.decode(), int(offset)), parse_epochs(record), entries)
+
+    def _trim(self, command: base.Trim) -> Operation[None]:
+        yield [_script(scripts.TRIM, [self.keys.record(command.topic), self.keys.stream(command.topic)], command.offset)]
+
+    # Queues and plain members
+
+    def _queue_push(self, command: base.QueuePush) -> Operation[bool]:
+        topic = command.topic
+        (reply,) = yield [
+            _script(
+                scripts.QUEUE_PUSH, [self.keys.queue(topic)],
+                self.keys.name(topic), command.body, command.capacity, _ms(command.expiry), self.publish_word,
+            )
+        ]  # fmt: skip
+        return bool(reply)
+
+    def _queue_pop(self, command: base.QueuePop) -> Operation[list[bytes]]:
+        (reply,) = yield [_script(scripts.QUEUE_POP, [self.keys.queue(command.topic)], command.limit)]
+        return list(reply)
+
+    def _queue_return(self, command: base.QueueReturn) -> Operation[None]:
+        topic = command.topic
+        yield [
+            _script(
+                scripts.QUEUE_RETURN, [self.keys.queue(topic)],
+                self.keys.name(topic), _ms(command.expiry), self.publish_word, *command.bodies,
+            )
+        ]  # fmt: skip
+
+    def _plain_add(self, command: base.PlainAdd) -> Operation[None]:
+        keys = [self.keys.record(command.topic), self.keys.plain(command.topic)]
+        yield [_script(scripts.PLAIN_ADD, keys, command.channel, _ms(command.ttl))]
+
+    def _plain_drop(self, command: base.PlainDrop) -> Operation[None]:
+        keys = [self.keys.record(command.topic), self.keys.plain(command.topic)]
+        yield [_script(scripts.PLAIN_DROP, keys, command.channel)]
+
+    # Rosters
+
+    def _roster(self, topic: str) -> list[str]:
+        return [self.keys.values(topic), self.keys.stays(topic)]
+
+    def _roster_set(self, command: base.RosterSet) -> Operation[bool]:
+        keys = self._roster(command.topic)
+        (reply,) = yield [_script(scripts.ROSTER_SET, keys, command.member, command.value, _ms(command.ttl))]
+        return bool(reply)
+
+    def _roster_drop(self, command: base.RosterDrop) -> Operation[bool]:
+        (reply,) = yield [_script(scripts.ROSTER_DROP, self._roster(command.topic), command.member)]
+        return bool(reply)
+
+    def _roster_get(self, command: base.RosterGet) -> Operation[dict[str, bytes]]:
+        (reply,) = yield [_script(scripts.ROSTER_GET, self._roster(command.topic))]
+        return {reply[at].decode(): reply[at + 1] for at in range(0, len(reply), 2)}
+
+    # Leases
+
+    def _lease_acquire(self, command: base.LeaseAcquire) -> Operation[base.Grant]:
+        lease = self.keys.lease(command.topic)
+        (reply,) = yield [
+            _script(scripts.LEASE_ACQUIRE, [lease], command.session, command.holder, _ms(command.ttl))
+        ]
+        return self._grant(reply)
+
+    @staticmethod
+    def _grant(reply: list[Any]) -> base.Grant:
+        token, holder, session, left, begin = reply
+        return base.Grant(
+            int(token) if token else None, holder.decode(), session.decode(), int(left) / 1000, int(begin) / 1000
+        )
+
+    def _lease_renew(self, command: base.LeaseRenew) -> Operation[bool]:
+        lease = self.keys.lease(command.topic)
+        (reply,) = yield [_script(scripts.LEASE_RENEW, [lease], command.session, command.token, _ms(command.ttl))]
+        return bool(reply)
+
+    def _lease_release(self, command: base.LeaseRelease) -> Operation[bool]:
+        lease = self.keys.lease(command.topic)
+        (reply,) = yield [_script(scripts.LEASE_RELEASE, [lease], command.session, command.token)]
+        return bool(reply)
+
+    def _lease_get(self, command: base.LeaseGet) -> Operation[base.Grant | None]:
+        (reply,) = yield [_script(scripts.LEASE_GET, [self.keys.lease(command.topic)])]
+        return self._grant(reply) if reply else None
+
+    # Flush
+
+    def _flush(self, command: base.Flush) -> Operation[None]:
+        for pattern in self.keys.flushed():
+            cursor = b"0"
+            while True:
+                replies = yield [Request("", ("SCAN", cursor, "MATCH", pattern, "COUNT", 500), everywhere=True)]
+                cursor, found = replies[0]
+                if found:
+                    yield [Request(key.decode(), ("DEL", key)) for key in found]
+                if cursor == b"0":
+                    break
+        self._renewed.clear()
+
+
+def unavailable(error: Exception, where: str) -> EngineUnavailable:
+    """The error callers see when the store cannot be used."""
+    if isinstance(error, ReplyError) and error.code == "OOM":
+        return EngineUnavailable(f"{where} is out of memory: raise maxmemory or lower history sizes ({error})")
+    return EngineUnavailable(f"{where}: {error}", sent=isinstance(error, Lost) and error.sent)

@@ -1,0 +1,150 @@
+"""The Redis engine as one event loop uses it: commands routed to their shard, messages handed to the listener."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import zlib
+from typing import Any, Protocol, TypeVar
+
+from ... import metrics
+from ...exceptions import EngineUnavailable
+from ...hosts import Endpoint
+from ..base import Command, Flush, Health, Listener, Publish
+from .link import Link
+from .operations import Operations, Request, parse_message, unavailable
+from .replies import Lost, ReplyError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CONFIRM_WITHIN = 2.0
+UNKNOWN_FORMAT = metrics.counter("livechannels_unknown_format_total", "Redis messages of an unknown format, skipped.")
+
+
+def shard_of(topic: str, count: int) -> int:
+    """Which of several hosts holds a topic; the same in every process, for every operation on it."""
+    return zlib.crc32(topic.encode()) % count if count > 1 else 0
+
+
+class Shard(Protocol):
+    """One Redis, however many servers it is made of."""
+
+    operations: Operations
+    health: Health
+
+    async def run(self) -> None: ...
+
+    async def exchange(self, batch: list[Request]) -> list[Any]: ...
+
+    def subscribe(self, name: str) -> asyncio.Future[None]: ...
+
+    def unsubscribe(self, name: str) -> None: ...
+
+
+class RedisPort:
+    """Made on a loop; its links live until `close` or the end of the loop."""
+
+    def __init__(
+        self, endpoints: tuple[Endpoint, ...], operations: tuple[Operations, ...], listener: Listener, engine: Any
+    ) -> None:
+        self._listener = listener
+        self._engine = engine
+        self._shards: list[Shard] = [self._make(*pair) for pair in zip(endpoints, operations, strict=True)]
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(shard.run(), name="livechannels-redis-link") for shard in self._shards]
+
+    def _make(self, endpoint: Endpoint, operations: Operations) -> Shard:
+        def on_message(name: str, data: bytes) -> None:
+            self._on_message(operations, name, data)
+
+        def on_path(up: bool, names: list[str]) -> None:
+            if up:
+                self._listener.on_resumed([operations.keys.topic(name) for name in names])
+            else:
+                self._listener.on_interrupted()
+
+        if endpoint.kind == "cluster":
+            from .cluster import ClusterShard
+
+            return ClusterShard(endpoint, operations, on_message=on_message, on_path=on_path)
+        return Link(endpoint, operations, on_message=on_message, on_path=on_path)
+
+    def _on_message(self, operations: Operations, name: str, data: bytes) -> None:
+        message = parse_message(data)
+        if message is None:
+            UNKNOWN_FORMAT.inc()
+            return
+        self._listener.on_message(operations.keys.topic(name), *message)
+
+    @property
+    def health(self) -> Health:
+        worst = [shard.health for shard in self._shards if not shard.health.ok]
+        found = min(worst or [shard.health for shard in self._shards], key=lambda health: health.since)
+        rewind = all(shard.operations.compare_replids for shard in self._shards)
+        return found._replace(rewind_detection=rewind)
+
+    def _shard(self, topic: str) -> Shard:
+        return self._shards[shard_of(topic, len(self._shards))]
+
+    async def run(self, command: Command[T]) -> T:
+        """Run a command; retries only what is safe to repeat, within two seconds in all."""
+        if isinstance(command, Flush):
+            for shard in self._shards:
+                await self._drive(shard, command)
+            return None  # type: ignore[return-value]
+        if isinstance(command, Publish) and command.replicate:
+            return await self._engine.run_detached(command)  # type: ignore[no-any-return]
+        return await self._drive(self._shard(command.topic), command)
+
+    async def _drive(self, shard: Shard, command: Command[T]) -> T:
+        operation = shard.operations.make(command)
+        batch = next(operation)
+        lost_once = False
+        while True:
+            try:
+                try:
+                    replies = await shard.exchange(batch)
+                except Lost as error:
+                    if isinstance(command, Publish) and error.sent and not lost_once:
+                        lost_once = True
+                        batch = operation.throw(error)
+                        continue
+                    if not lost_once and (not error.sent or _repeatable(command)):
+                        lost_once = True
+                        continue
+                    raise
+                batch = operation.send(replies)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            except (Lost, ReplyError) as error:
+                raise unavailable(error, "Redis") from error
+
+    async def subscribe(self, topic: str) -> None:
+        shard = self._shard(topic)
+        confirmed = shard.subscribe(shard.operations.keys.name(topic))
+        if confirmed.done():
+            return
+        if not shard.health.ok and time.time() - shard.health.since > CONFIRM_WITHIN:
+            raise EngineUnavailable(shard.health.detail)
+        try:
+            async with asyncio.timeout(CONFIRM_WITHIN):
+                await asyncio.shield(confirmed)
+        except TimeoutError:
+            raise EngineUnavailable(f"{topic}: Redis did not confirm the subscription in {CONFIRM_WITHIN} s") from None
+
+    def unsubscribe(self, topic: str) -> None:
+        shard = self._shard(topic)
+        shard.unsubscribe(shard.operations.keys.name(topic))
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _repeatable(command: Command[Any]) -> bool:
+    """Whether doing it twice is the same as once. Taking from a queue is not."""
+    return type(command).__name__ not in ("QueuePop", "QueuePush", "QueueReturn", "Publish")

@@ -1,0 +1,36 @@
+"""Error replies of Redis and what they mean to us. Pure."""
+
+from __future__ import annotations
+
+
+class ReplyError(Exception):
+    """An error reply; `code` is its first word, such as READONLY or NOSCRIPT."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.code = text.split(" ", 1)[0].rstrip(":")
+
+    @property
+    def path_is_wrong(self) -> bool:
+        """This server cannot serve us now, another or the same one later can: reconnect."""
+        return self.code in _RECONNECT
+
+    @property
+    def is_redirect(self) -> bool:
+        return self.code in ("MOVED", "ASK")
+
+    @property
+    def busy(self) -> bool:
+        """The same server will answer in a moment."""
+        return self.code in ("TRYAGAIN", "BUSY")
+
+
+_RECONNECT = frozenset({"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED", "NOREPLICAS"})
+
+
+class Lost(Exception):
+    """The connection ended before the answer came. `sent` tells whether the request may have been carried out."""
+
+    def __init__(self, why: str, *, sent: bool) -> None:
+        super().__init__(why)
+        self.sent = sent

@@ -1,0 +1,43 @@
+"""The Lua scripts: package data, one file per operation, known to Redis by their hash. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from typing import NamedTuple
+
+_STORING = ("publish", "publish_fenced", "publish_once", "publish_again")
+
+
+class Script(NamedTuple):
+    name: str
+    source: bytes
+    sha: str
+
+
+def _load(name: str) -> Script:
+    folder = resources.files(__package__) / "lua"
+    source = (folder / f"{name}.lua").read_bytes()
+    if name in _STORING:
+        source = (folder / "store.lua").read_bytes() + source
+    return Script(name, source, hashlib.sha1(source).hexdigest())
+
+
+PUBLISH = _load("publish")
+PUBLISH_FENCED = _load("publish_fenced")
+PUBLISH_ONCE = _load("publish_once")
+PUBLISH_AGAIN = _load("publish_again")
+READ = _load("read")
+TRIM = _load("trim")
+QUEUE_PUSH = _load("queue_push")
+QUEUE_POP = _load("queue_pop")
+QUEUE_RETURN = _load("queue_return")
+PLAIN_ADD = _load("plain_add")
+PLAIN_DROP = _load("plain_drop")
+ROSTER_SET = _load("roster_set")
+ROSTER_DROP = _load("roster_drop")
+ROSTER_GET = _load("roster_get")
+LEASE_ACQUIRE = _load("lease_acquire")
+LEASE_RENEW = _load("lease_renew")
+LEASE_RELEASE = _load("lease_release")
+LEASE_GET = _load("lease_get")

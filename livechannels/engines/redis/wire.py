@@ -1,0 +1,253 @@
+"""One Redis connection on an event loop: requests of one turn leave in one write, replies come back in order.
+
+redis-py connects (so TLS, AUTH, ACL, Sentinel and unix sockets are its business); then we write and read on its
+stream. `ProtocolWire` takes over the transport; `StreamWire` stays within redis-py's public methods and is the
+fallback should a redis-py release move what the first one needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+from redis.asyncio.connection import AbstractConnection
+
+from .replies import Lost, ReplyError
+
+REPLY_WITHIN = 1.0
+CLOSE_WITHIN = 1.0
+PENDING_LIMIT = 100_000
+WRITE_LIMIT = 4 * 1024 * 1024
+
+pack = hiredis.pack_command
+
+
+class Wire:
+    """Requests out, replies in. A wire breaks once and for good; `broken` is done from then on.
+
+    A request unanswered for `REPLY_WITHIN` seconds breaks the wire: later replies could not be trusted to match.
+    """
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.broken: asyncio.Future[str] = self.loop.create_future()
+        self._connection = connection
+        self._pending: deque[asyncio.Future[Any]] = deque()
+        self._oldest = 0.0
+        self._out: list[bytes] = []
+        self._flushing = False
+        self._watch: asyncio.TimerHandle | None = None
+
+    def call(self, *args: Any) -> asyncio.Future[Any]:
+        """Send one command; the future gets its reply, a ReplyError, or Lost. Never cancelled half-way."""
+        answer: asyncio.Future[Any] = self.loop.create_future()
+        if self.broken.done():
+            answer.set_exception(Lost(self.broken.result(), sent=False))
+            return answer
+        if len(self._pending) >= PENDING_LIMIT:
+            answer.set_exception(Lost("too many requests are waiting for an answer", sent=False))
+            return answer
+        self._out.append(pack(args))
+        first = not self._pending
+        self._pending.append(answer)
+        if first:
+            self._oldest = self.loop.time()
+            if self._watch is None:
+                self._watch = self.loop.call_later(REPLY_WITHIN, self._check)
+            self._flush()
+        elif not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+        return answer
+
+    def send(self, *args: Any) -> None:
+        """Send a command whose replies are handed to `on_reply`."""
+        self._out.append(pack(args))
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        out, self._out = self._out, []
+        if out and not self.broken.done():
+            self._write(b"".join(out))
+
+    def on_reply(self, reply: Any) -> None:
+        """The next reply; subclasses that subscribe take it from here."""
+        if not self._pending:
+            self.fail("Redis sent a reply nobody asked for")
+            return
+        answer = self._pending.popleft()
+        self._oldest = self.loop.time()
+        if not answer.done():
+            if isinstance(reply, ReplyError):
+                answer.set_exception(reply)
+            else:
+                answer.set_result(reply)
+
+    def _check(self) -> None:
+        self._watch = None
+        if not self._pending or self.broken.done():
+            return
+        left = self._oldest + REPLY_WITHIN - self.loop.time()
+        if left <= 0:
+            self.fail(f"no answer within {REPLY_WITHIN} s")
+        else:
+            self._watch = self.loop.call_later(left, self._check)
+
+    def fail(self, why: str) -> None:
+        """Break the wire: every pending request gets Lost, the socket is closed at once."""
+        if self.broken.done():
+            return
+        self.broken.set_result(why)
+        pending, self._pending = self._pending, deque()
+        for answer in pending:
+            if not answer.done():
+                answer.set_exception(Lost(why, sent=True))
+                answer.exception()
+        if self._watch is not None:
+            self._watch.cancel()
+        self._abort()
+
+    def _write(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def _abort(self) -> None:
+        raise NotImplementedError
+
+
+class ProtocolWire(Wire, asyncio.Protocol):
+    """The fast one: this object is the transport's protocol, hiredis reads straight from the socket."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        super().__init__(connection)
+        self._reader = hiredis.Reader(replyError=ReplyError, protocolError=ConnectionError)
+        self._transport: Any = connection._writer.transport  # type: ignore[union-attr]
+        self._displaced = self._transport.get_protocol()
+        self._transport.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        try:
+            reader.feed(data)
+            while (reply := reader.gets()) is not False:
+                self.on_reply(reply)
+        except ConnectionError as error:
+            self.fail(f"unreadable answer: {error}")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._displaced.connection_lost(error)
+        self.fail(str(error) if error else "Redis closed the connection")
+
+    def eof_received(self) -> bool:
+        return False
+
+    def _write(self, data: bytes) -> None:
+        self._transport.write(data)
+        if self._transport.get_write_buffer_size() > WRITE_LIMIT * 4:
+            self.fail("Redis takes nothing more")
+
+    def _abort(self) -> None:
+        self._transport.abort()
+
+
+class StreamWire(Wire):
+    """The portable one: redis-py's own public methods, one reader task."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        super().__init__(connection)
+        connection.socket_timeout = None
+        self._outbox: asyncio.Queue[bytes] = asyncio.Queue()
+        self._tasks = [
+            self.loop.create_task(self._read(), name="livechannels-redis-read"),
+            self.loop.create_task(self._send(), name="livechannels-redis-write"),
+        ]
+
+    async def _read(self) -> None:
+        from redis.exceptions import RedisError, ResponseError
+
+        try:
+            while True:
+                try:
+                    reply = await self._connection.read_response(timeout=None, disconnect_on_error=False)
+                except ResponseError as error:
+                    self.on_reply(_as_reply_error(error))
+                else:
+                    self.on_reply(reply)
+        except (RedisError, OSError) as error:
+            self.fail(str(error) or "Redis closed the connection")
+
+    async def _send(self) -> None:
+        from redis.exceptions import RedisError
+
+        try:
+            while True:
+                await self._connection.send_packed_command([await self._outbox.get()], check_health=False)
+        except (RedisError, OSError) as error:
+            self.fail(str(error) or "Redis closed the connection")
+
+    def _write(self, data: bytes) -> None:
+        self._outbox.put_nowait(data)
+
+    def _abort(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self.loop.create_task(self._connection.disconnect(nowait=True))
+
+
+def _as_reply_error(error: Exception) -> ReplyError:
+    names = {
+        "NoScriptError": "NOSCRIPT", "ReadOnlyError": "READONLY", "OutOfMemoryError": "OOM", "BusyLoadingError": "LOADING",
+        "NoPermissionError": "NOPERM", "AskError": "ASK", "MovedError": "MOVED", "TryAgainError": "TRYAGAIN",
+        "ClusterDownError": "CLUSTERDOWN", "MasterDownError": "MASTERDOWN", "ExecAbortError": "EXECABORT",
+    }  # fmt: skip
+    code = names.get(type(error).__name__)
+    return ReplyError(f"{code} {error}" if code else str(error))
+
+
+class Subscriber:
+    """Turns a wire into a subscribed one: messages and confirmations go to callbacks instead of futures."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        on_message: Callable[[str, bytes], None],
+        on_subscribed: Callable[[str], None],
+        *,
+        sharded: bool = False,
+        on_unsubscribed: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self.wire = wire
+        self._on_message = on_message
+        self._on_subscribed = on_subscribed
+        self._on_unsubscribed = on_unsubscribed
+        self._sharded = sharded
+        self._words = ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
+        wire.on_reply = self._on_reply  # type: ignore[method-assign]
+
+    def subscribe(self, names: list[str]) -> None:
+        if self._sharded:
+            for name in names:
+                self.wire.send(self._words[0], name)
+        else:
+            for start in range(0, len(names), 500):
+                self.wire.send(self._words[0], *names[start : start + 500])
+
+    def unsubscribe(self, name: str) -> None:
+        self.wire.send(self._words[1], name)
+
+    def _on_reply(self, reply: Any) -> None:
+        if isinstance(reply, ReplyError):
+            self.wire.fail(f"subscribing was refused: {reply}")
+            return
+        kind = reply[0]
+        if kind in (b"message", b"smessage"):
+            self._on_message(reply[1].decode(), reply[2])
+        elif kind in (b"subscribe", b"ssubscribe"):
+            self._on_subscribed(reply[1].decode())
+        elif kind in (b"unsubscribe", b"sunsubscribe") and reply[1]:
+            self._on_unsubscribed(reply[1].decode())
