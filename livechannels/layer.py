@@ -43,7 +43,7 @@ from .inboxes import BYTES, META_TTL as INBOX_META_TTL, SIZE, Letter
 from .node import Node
 from .options import Options, parse
 from .policies import Policy
-from .positions import START, Position, recover
+from .positions import START, Position, continues, recover
 from .publications import ClientInfo, Publication, encode_body
 
 if TYPE_CHECKING:
@@ -510,7 +510,7 @@ class LiveChannelLayer(BaseChannelLayer):
 
     def _history(self, channel: str, since: Position | None, command: Read, found: Any) -> History:
         entries = found.entries
-        recovered = True
+        recovered = since is None or continues(since, found.position, found.epochs)
         if since is not None and not command.reverse and command.limit < 0:
             outcome = recover(since, found)
             recovered, entries = outcome.recovered, outcome.entries
