@@ -121,6 +121,7 @@ class Demo:
 
     def _environment(self) -> dict[str, str]:
         return os.environ | {
+            "DJANGO_SETTINGS_MODULE": "demo.settings",
             "ENGINE": self.engine,
             "REDIS_URL": self.redis_url,
             "NODE_PORTS": ",".join(map(str, self.ports)),
@@ -130,14 +131,15 @@ class Demo:
 
     def _start_server(self) -> None:
         # A unix socket needs no port, so two demos cannot meet on one.
-        path = self.directory / "redis.sock"
+        path, log = self.directory / "redis.sock", self.directory / "redis.log"
         command = [find_server(), "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"]
-        command += ["--dir", str(self.directory), "--save", "", "--appendonly", "no", "--loglevel", "warning"]
+        command += ["--dir", str(self.directory), "--save", "", "--appendonly", "no", "--logfile", str(log)]
         self.server = Child("the Redis server", command, os.environ, self.directory)
         deadline = time.monotonic() + READY_WITHIN
         while not answers_on(path):
             if not self.server.alive or time.monotonic() > deadline:
-                raise DemoError(f"{command[0]} did not start; set REDIS_URL to a server of your own")
+                reason = log.read_text().strip() if log.exists() else "no reason given"
+                raise DemoError(f"{command[0]} did not start; set REDIS_URL to a server. It said:\n{reason}")
             time.sleep(POLL / 2)
         self.redis_url = f"unix://{path}?db=0"
 

@@ -17,6 +17,7 @@ from django.db import connection
 from django.urls import path
 
 from livechannels.asgi import live_application
+from livechannels.routing import websocket_urlpatterns
 
 
 def prepare_database() -> None:
@@ -30,4 +31,4 @@ def prepare_database() -> None:
 with ThreadPoolExecutor(1) as thread:
     thread.submit(prepare_database).result()
 
-application = live_application(http=http, websocket=[path("plain/ws", PlainConsumer.as_asgi())])
+application = live_application(http=http, websocket=[*websocket_urlpatterns, path("plain/ws", PlainConsumer.as_asgi())])

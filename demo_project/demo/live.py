@@ -8,6 +8,13 @@ from dashboards.sources import HostMetrics
 from livechannels import BroadcastChannel, DashboardChannel, ManagedStream, live_path
 
 
+class OpenDashboard(DashboardChannel):
+    """Anyone may look; who says that they are editing needs the change permission, as everywhere."""
+
+    def can_subscribe(self, user: object) -> bool:
+        return True
+
+
 class OpenStream(ManagedStream):
     """A pushed stream anyone may watch; only holders of the push token fill it."""
 
@@ -23,7 +30,7 @@ class Announcements(BroadcastChannel):
 
 
 live_channels = [
-    live_path("dashboard/<int:pk>", DashboardChannel.for_model(Dashboard)),
+    live_path("dashboard/<int:pk>", OpenDashboard.for_model(Dashboard)),
     live_path("stream/<slug:stream_id>/<path:measurement>", OpenStream),
     live_path("source/host/<slug:name>", HostMetrics),
     live_path("announcements", Announcements),

@@ -37,6 +37,6 @@ export class Leaders {
     });
     byId("leaders").replaceChildren(...items);
     const pids = new Set([...this.known.values()].map(({ pid }) => pid));
-    byId("kill").textContent = `kill -9 ${[...pids].join(" ")}`;
+    if (byId("kill")) byId("kill").textContent = `kill -9 ${[...pids].join(" ")}`;
   }
 }

@@ -82,7 +82,7 @@ export class Title {
       const panels = JSON.stringify(dashboard.panels) !== JSON.stringify(this.dashboard.panels);
       const was = this.dashboard.title;
       if (renamed) toast(`“${was}” was renamed “${dashboard.title}” by ${who}.`);
-      else toast(`${who} ${message || "changed this dashboard"}.`);
+      else toast(`${who} changed this dashboard${message ? `: ${message}` : ""}.`);
       if (panels && !this.editing) location.reload();
       else this.#show(dashboard);
     }
