@@ -172,8 +172,10 @@ class Store:
     def _queue(self, name: str) -> deque[tuple[float, bytes]]:
         items = self._queues.setdefault(name, deque())
         now = time.monotonic()
-        while items and items[0][0] <= now:
-            items.popleft()
+        if any(until <= now for until, _ in items):
+            fresh = [item for item in items if item[0] > now]
+            items.clear()
+            items.extend(fresh)
         return items
 
     def _queue_push(self, command: base.QueuePush) -> bool:

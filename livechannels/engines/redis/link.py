@@ -60,14 +60,16 @@ class Link:
         self._on_moved = on_moved
         self._commands: Wire | None = None
         self._subscriber: Subscriber | None = None
-        self._probe = f"{operations.keys.names}probe:{secrets.token_hex(6)}"
-        if sharded and address is not None:
-            self._probe = ""
+        self._probe = "" if sharded else f"{operations.keys.names}probe:{secrets.token_hex(6)}"
         self._heard = 0.0
         self._master: Address | None = None
         self._confirmed: set[str] = set()
         self._down_since = time.monotonic()
         self._was_up = False
+
+    def parts(self) -> list[Link]:
+        """This link; a cluster has several."""
+        return [self]
 
     # Commands
 
@@ -157,9 +159,12 @@ class Link:
 
     def _on_raw(self, name: str, data: bytes) -> None:
         if name == self._probe:
-            self._heard = time.monotonic()
+            self._on_heard()
         else:
             self._on_message(name, data)
+
+    def _on_heard(self) -> None:
+        self._heard = time.monotonic()
 
     # Keeping the path
 
@@ -206,7 +211,7 @@ class Link:
             await self._examine(self._commands)
             self._subscriber = Subscriber(
                 subscriber, self._on_raw, self._on_subscribed,
-                sharded=self._sharded, on_unsubscribed=self._on_unsubscribed,
+                sharded=self._sharded, on_unsubscribed=self._on_unsubscribed, on_pong=self._on_heard,
             )  # fmt: skip
             await self._resubscribe()
         except BaseException:
@@ -262,12 +267,13 @@ class Link:
             if done:
                 return str(done.pop().result())
             now = time.monotonic()
-            if self._probe:
-                if now - self._heard > PROBE_EVERY + HEARD_WITHIN:
-                    return f"own messages were not heard for {now - self._heard:.1f} s"
-                self._commands.call("PUBLISH", self._probe, b"").add_done_callback(_consume)
-            else:
+            if now - self._heard > PROBE_EVERY + HEARD_WITHIN:
+                return f"own messages were not heard for {now - self._heard:.1f} s"
+            if self._sharded:
+                self._subscriber.ping()
                 self._commands.call("PING").add_done_callback(_consume)
+            else:
+                self._commands.call("PUBLISH", self._probe, b"").add_done_callback(_consume)
             if self.endpoint.kind == "sentinel" and now > next_check:
                 next_check = now + MASTER_CHECK_EVERY
                 if await self._master_moved():

@@ -43,6 +43,8 @@ class Shard(Protocol):
 
     def unsubscribe(self, name: str) -> None: ...
 
+    def parts(self) -> list[Link]: ...
+
 
 class RedisPort:
     """Made on a loop; its links live until `close` or the end of the loop."""
@@ -93,7 +95,8 @@ class RedisPort:
         """Run a command; retries only what is safe to repeat, within two seconds in all."""
         if isinstance(command, Flush):
             for shard in self._shards:
-                await self._drive(shard, command)
+                for part in shard.parts():
+                    await self._drive(part, command)
             return None  # type: ignore[return-value]
         if isinstance(command, Publish) and command.replicate:
             return await self._engine.run_detached(command)  # type: ignore[no-any-return]

@@ -126,7 +126,9 @@ class ProtocolWire(Wire, asyncio.Protocol):
     def __init__(self, connection: AbstractConnection) -> None:
         super().__init__(connection)
         self._reader = hiredis.Reader(replyError=ReplyError, protocolError=ConnectionError)
-        self._transport: Any = connection._writer.transport  # type: ignore[union-attr]
+        self._stream = connection._writer
+        connection._reader = connection._writer = None  # redis-py shall neither close nor complain about it
+        self._transport: Any = self._stream.transport  # type: ignore[union-attr]
         self._displaced = self._transport.get_protocol()
         self._transport.set_protocol(self)
 
@@ -220,7 +222,9 @@ class Subscriber:
         *,
         sharded: bool = False,
         on_unsubscribed: Callable[[str], None] = lambda name: None,
+        on_pong: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_pong = on_pong
         self.wire = wire
         self._on_message = on_message
         self._on_subscribed = on_subscribed
@@ -240,14 +244,19 @@ class Subscriber:
     def unsubscribe(self, name: str) -> None:
         self.wire.send(self._words[1], name)
 
+    def ping(self) -> None:
+        self.wire.send("PING")
+
     def _on_reply(self, reply: Any) -> None:
         if isinstance(reply, ReplyError):
             self.wire.fail(f"subscribing was refused: {reply}")
             return
-        kind = reply[0]
+        kind = reply[0] if isinstance(reply, list) else reply
         if kind in (b"message", b"smessage"):
             self._on_message(reply[1].decode(), reply[2])
         elif kind in (b"subscribe", b"ssubscribe"):
             self._on_subscribed(reply[1].decode())
         elif kind in (b"unsubscribe", b"sunsubscribe") and reply[1]:
             self._on_unsubscribed(reply[1].decode())
+        elif kind in (b"pong", b"PONG"):
+            self._on_pong()
