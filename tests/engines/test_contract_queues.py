@@ -139,7 +139,8 @@ class TestRoster:
 class TestLease:
     async def test_one_holder_at_a_time(self, store):
         mine = await store.run(LeaseAcquire(LEASE, "session-a", "node-a", 10))
-        assert mine.token and (mine.session, mine.holder) == ("session-a", "node-a")
+        assert mine.token
+        assert (mine.session, mine.holder) == ("session-a", "node-a")
         assert 9 < mine.remaining <= 10
         theirs = await store.port().run(LeaseAcquire(LEASE, "session-b", "node-b", 10))
         assert (theirs.token, theirs.session, theirs.holder) == (None, "session-a", "node-a")
@@ -176,10 +177,12 @@ class TestLease:
     async def test_it_expires_by_the_stores_clock(self, store):
         grant = await store.run(LeaseAcquire(LEASE, "a", "n", 0.4))
         refused = await store.run(LeaseAcquire(LEASE, "b", "n", 10))
-        assert refused.token is None and 0 < refused.remaining <= 0.4
+        assert refused.token is None
+        assert 0 < refused.remaining <= 0.4
         await asyncio.sleep(refused.remaining + 0.05)
         taken = await store.run(LeaseAcquire(LEASE, "b", "n", 10))
-        assert taken.token is not None and taken.token > grant.token
+        assert taken.token is not None
+        assert taken.token > grant.token
         assert await store.run(LeaseRenew(LEASE, "a", grant.token, 10)) is False
         assert await store.run(LeaseRelease(LEASE, "a", grant.token)) is False
         assert (await store.run(LeaseGet(LEASE))).session == "b"

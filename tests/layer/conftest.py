@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from livechannels.layer import LiveChannelLayer
+from livechannels.policies import Policy
 
 MakeLayer = Callable[..., LiveChannelLayer]
 PATIENCE = 10
@@ -28,7 +29,16 @@ async def receive_all(layer: Any, channel: str, count: int) -> list[dict[str, An
 
 
 async def unread(layer: Any, channel: str) -> list[dict[str, Any]]:
-    """Everything that is waiting on a channel: sends a marker after it and reads up to that."""
+    """Everything that was sent to a channel of this process before: reads up to a marker sent after it.
+
+    A message to a group goes the long way through the store, one to a channel of this process does not; so
+    first a message to a group of our own has to come back.
+    """
+    probe = await layer.new_channel()
+    await layer.group_add("probe", probe)
+    await layer.group_send("probe", {"type": "probe"})
+    await receive(layer, probe)
+    await layer.group_discard("probe", probe)
     marker = {"type": "marker"}
     await layer.send(channel, marker)
     found = []
@@ -43,6 +53,26 @@ async def eventually(condition: Any, what: str, timeout: float = PATIENCE) -> An
         assert time.monotonic() < deadline, f"{what} not within {timeout} s"
         await asyncio.sleep(0.02)
     return value
+
+
+POLICIES = {
+    "stream": Policy(history_size=100, history_ttl=60),
+    "short": Policy(history_size=3, history_ttl=60),
+    "cache": Policy(history_size=1, history_ttl=60, recovery="cache"),
+    "room": Policy(presence=True, join_leave=True),
+    "fleeting": Policy(),
+    "private": Policy(history_size=10, history_ttl=60, scope="node"),
+}
+
+
+def policy_for(channel: str) -> Policy:
+    """Channels are named after the policy they have: "stream/anything"."""
+    return POLICIES[channel.partition("/")[0]]
+
+
+@pytest.fixture(autouse=True)
+def declared_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LiveChannelLayer, "policies", staticmethod(policy_for))
 
 
 @pytest.fixture(params=["memory", "redis"])
