@@ -50,7 +50,7 @@ export class Chart {
     const options = {
       width: this.element.clientWidth || 320,
       height: HEIGHT,
-      padding: [10, 8, 0, 0],
+      padding: [10, 26, 0, 0],
       legend: { show: false },
       cursor: {
         sync: { key: "panels", setSeries: false },

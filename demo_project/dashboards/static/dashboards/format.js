@@ -8,7 +8,7 @@ const short = (value, places = digits(value)) => value.toLocaleString("en", { ma
 
 function scaled(value, base, names) {
   let step = 0;
-  while (Math.abs(value) >= base && step < names.length - 1) {
+  while (Math.abs(value) >= 1000 && step < names.length - 1) {
     value /= base;
     step += 1;
   }

@@ -1,6 +1,6 @@
 // Which node leads each stream: told by the frames themselves.
 
-import { byId, toast } from "./page.js";
+import { byId, page, toast } from "./page.js";
 
 export class Leaders {
   constructor() {
@@ -36,7 +36,9 @@ export class Leaders {
       return item;
     });
     byId("leaders").replaceChildren(...items);
-    const pids = new Set([...this.known.values()].map(({ pid }) => pid));
-    if (byId("kill")) byId("kill").textContent = `kill -9 ${[...pids].join(" ")}`;
+    // Rather a node that does not serve this page, so that one can watch.
+    const all = [...this.known.values()];
+    const victim = all.find(({ leader }) => leader !== page.node) ?? all[0];
+    if (byId("kill")) byId("kill").textContent = `kill -9 ${victim.pid}`;
   }
 }

@@ -3,6 +3,7 @@
 import { byId, page } from "./page.js";
 
 const SHOWN = 5;
+const LOOK_AGAIN = 30_000; // milliseconds: nobody says that the people of a killed node have left
 
 const nameOf = ({ user, connInfo }) => connInfo?.name || connInfo?.username || (user ? `user ${user}` : "guest");
 
@@ -12,6 +13,7 @@ export class People {
   constructor(subscription) {
     this.clients = new Map();
     subscription.on("subscribed", () => this.#load(subscription));
+    setInterval(() => subscription.state === "subscribed" && this.#load(subscription), LOOK_AGAIN);
     subscription.on("join", ({ info }) => this.#change(() => this.clients.set(info.client, nameOf(info))));
     subscription.on("leave", ({ info }) => this.#change(() => this.clients.delete(info.client)));
   }

@@ -22,7 +22,7 @@ function* readings({ schema: { fields }, data: { values } }) {
 export class Samples {
   // interval: seconds between frames, 0 if they come when they come.
   constructor(interval) {
-    this.silence = interval ? Math.max(3 * interval, interval + 2) : Infinity;
+    this.silence = interval ? 2.5 * interval : Infinity;
     this.rows = []; // [time, Map(key -> value)], ascending
     this.keys = [];
     this.breaks = []; // times after which something is known to be missing
