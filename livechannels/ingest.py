@@ -197,14 +197,15 @@ class Ingest:
         while start < len(rows):
             schema = self._schemas.get(series.channel) or infer(series.measurement, rows)
             frame_rows = max(1, min(frame_rows, _CELLS // len(schema.fields)))
-            frame, clashing = tabulate(schema, rows[start : start + frame_rows])
+            end = min(start + frame_rows, len(rows))
+            frame, clashing = tabulate(schema, rows[start:end])
             try:
                 await self.layer.publish(
                     series.channel,
                     None,
                     raw=frame.to_json(),
                     tags={"schema": frame.schema_id},
-                    idempotency_key=f"{key}-{count}" if key else None,
+                    idempotency_key=f"{key}-{start}-{end}" if key else None,
                 )
             except MessageTooLarge:
                 if frame_rows == 1:
@@ -212,8 +213,9 @@ class Ingest:
                 frame_rows //= 2
                 continue
             clashes += clashing
-            start += frame_rows
+            start = end
             count += 1
+            await asyncio.sleep(0)
         await self._activity.published(series.channel, count)
         return clashes
 

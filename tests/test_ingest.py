@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import Iterator
@@ -347,6 +348,18 @@ async def test_a_body_that_was_half_stored_is_not_doubled_when_it_comes_again(re
     await Ingest(other).push("telegraf", body, repeats=repeats)
     counts = [len(await frames(layer, f"stream/telegraf/m{number}")) for number in range(4)]
     assert counts == ([1, 1, 1, 1] if repeats else [2, 2, 1, 1])
+
+
+async def test_a_repeat_that_is_divided_otherwise_loses_nothing(settings) -> None:
+    layer = Failing(ha_engine="memory")
+    body = b"\n".join(b"cpu a=%d %d000000" % (number, number) for number in range(100)) + b"\nmem a=1 1"
+    for frame_rows, publishes in [(40, 2), (60, 100)]:
+        settings.LIVECHANNELS = {**settings.LIVECHANNELS, "LIMITS": {"frame_rows": frame_rows}}
+        layer.publishes = publishes
+        with contextlib.suppress(EngineUnavailable):
+            await Ingest(layer).push("telegraf", body, repeats=True)
+    stored = {value for frame in await frames(layer) for value in frame.column("a")}
+    assert stored == set(range(100))
 
 
 @pytest.mark.parametrize("body", [b"cpu a=1 5000000", b"cpu a=1\nmem a=1\n", b"cpu a=1 5000000\nmem a=1"])

@@ -18,6 +18,7 @@ from django.core.asgi import get_asgi_application
 from django.test import AsyncClient, Client
 from django.urls import path
 
+from livechannels.activity import active_channels
 from livechannels.engines.base import Command
 from livechannels.exceptions import EngineUnavailable
 from livechannels.layer import LiveChannelLayer
@@ -377,3 +378,56 @@ async def test_a_viewer_sees_what_was_pushed_over_either_way(layer) -> None:
         "[[2], [2.0]]",
     ]
     assert first["tags"] == second["tags"]
+
+
+# On a real store
+
+
+@asynccontextmanager
+async def on_redis(url: str, prefix: str) -> AsyncIterator[tuple[LiveChannelLayer, LiveChannelLayer]]:
+    """Two nodes: the one that is pushed to, and another."""
+    pushed, other = (LiveChannelLayer(hosts=[url], prefix=prefix) for _ in range(2))
+    before = channel_layers.set("default", pushed)
+    try:
+        yield pushed, other
+    finally:
+        await pushed.close()
+        await other.close()
+        channel_layers.set("default", before)
+
+
+async def test_what_is_pushed_to_one_node_is_seen_on_the_other(redis_url: str, prefix: str) -> None:
+    async with on_redis(redis_url, prefix) as (_, other):
+        name = await other.new_channel()
+        await other.subscribe(CPU, name)
+        assert (await post(gzip.compress(BATCH), **{"Content-Encoding": "gzip"}))[0] == 204
+        event = await asyncio.wait_for(other.receive(name), 10)
+        assert event["data"]["schema"]["name"] == "cpu"
+        assert await rows(other) == 2
+        assert [(one.channel, one.rate) for one in await active_channels(other)] == [
+            (channel, 1) for channel in sorted(BATCH_TIMES)
+        ]
+
+
+@pytest.mark.parametrize("fault", ["stopped", "frozen"])
+async def test_a_push_that_redis_cannot_take_reaches_nobody_and_the_repeat_does(own_redis, prefix, fault: str) -> None:
+    async with on_redis(own_redis.url, prefix) as (pushed, _):
+        name = await pushed.new_channel()
+        await pushed.subscribe(CPU, name)
+        assert (await post(b"cpu usage=1"))[0] == 204
+        assert (await asyncio.wait_for(pushed.receive(name), 10))["data"]["data"]["values"][1] == [1]
+        own_redis.kill() if fault == "stopped" else own_redis.freeze()
+        async with asyncio.timeout(10):
+            status, text, _ = await post(b"cpu usage=2")
+        assert (status, len(text.splitlines())) == (503, 1)
+        own_redis.start() if fault == "stopped" else own_redis.thaw()
+
+        # Redis lost its data in "stopped": the viewer's feed has to find its place in the new epoch first.
+        receiving = asyncio.ensure_future(pushed.receive(name))
+
+        async def seen() -> bool:
+            await post(b"cpu usage=3")
+            return receiving.done()
+
+        await until(seen)
+        assert receiving.result()["data"]["data"]["values"][1] == [3]
