@@ -22,7 +22,7 @@ from .origins import Application, OriginCheck, Receive, Scope, Send
 logger = logging.getLogger(__name__)
 
 
-class SessionAuth(AuthMiddleware):  # type: ignore[misc]
+class SessionAuth(AuthMiddleware):
     """AuthMiddleware that visits the database only for clients with a session; push agents have none."""
 
     async def resolve_scope(self, scope: Scope) -> None:

@@ -9,9 +9,9 @@ BYTES_PER_FRAME = 65_536
 
 
 class Frame(NamedTuple):
-    """`count` messages as one text of `size` bytes."""
+    """Several messages as one text of `size` bytes."""
 
-    count: int
+    messages: int
     size: int
     text: str
 
@@ -72,8 +72,8 @@ class Backlog:
     def take(self) -> Frame:
         """Remove the oldest messages, as one frame. The backlog must not be empty."""
         frame = self._joiner.join(tuple(self._messages[:MESSAGES_PER_FRAME]))
-        self.size -= sum(map(len, self._messages[: frame.count]))
-        del self._messages[: frame.count], self._keys[: frame.count]
+        self.size -= sum(map(len, self._messages[: frame.messages]))
+        del self._messages[: frame.messages], self._keys[: frame.messages]
         return frame
 
     def clear(self) -> None:

@@ -18,7 +18,7 @@ from .conf import settings
 from .exceptions import UnknownChannel
 from .identity import Identity
 from .layer import live_layer
-from .origins import Application, Receive, Scope, Send
+from .origins import Receive, Scope, Send
 from .protocol import disconnect_push
 from .session import ClientSession
 
@@ -34,7 +34,7 @@ class LiveConsumer:
     """Mount with `LiveConsumer.as_asgi()`; subclass it to choose what others see of a user, and what all are sent."""
 
     @classmethod
-    def as_asgi(cls, **initkwargs: Any) -> Application:
+    def as_asgi(cls, **initkwargs: Any) -> Any:
         """The ASGI application: one instance for each connection, as Channels' consumers have it."""
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,10 +20,10 @@ from .conf import settings
 
 logger = logging.getLogger(__name__)
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Scope = Any
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[Any]]
+Application = Callable[..., Awaitable[Any]]
 View = TypeVar("View", bound=Callable[..., Any])
 
 LOCAL_HOSTS = ("localhost", ".localhost", "127.0.0.1", "[::1]")

@@ -169,7 +169,7 @@ class Outbox:
                 frame = backlog.take()
                 self._sent += frame.size
                 _Tally.frames += 1
-                _Tally.messages += frame.count
+                _Tally.messages += frame.messages
                 _Tally.bytes += frame.size
                 await self._send(frame.text)
         except Exception as error:
