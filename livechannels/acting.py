@@ -23,11 +23,13 @@ class Actor(NamedTuple):
     message: str = ""
 
 
-_actor: ContextVar[Actor] = ContextVar("livechannels_actor", default=Actor())
+NOBODY = Actor()
+
+_actor: ContextVar[Actor] = ContextVar("livechannels_actor", default=NOBODY)
 
 
 def current_actor() -> Actor:
-    """The innermost `acting_user` block, or an empty actor."""
+    """The innermost `acting_user` block, or NOBODY."""
     return _actor.get()
 
 

@@ -122,7 +122,9 @@ def disconnect(user: Any, *, code: int = FORCE_NO_RECONNECT.code, reason: str = 
     live_layer().broadcast_sync("disconnect", {"user": _user_id(user), "code": code, "reason": reason})
 
 
-async def adisconnect(user: Any, *, code: int = FORCE_NO_RECONNECT.code, reason: str = FORCE_NO_RECONNECT.reason) -> None:
+async def adisconnect(
+    user: Any, *, code: int = FORCE_NO_RECONNECT.code, reason: str = FORCE_NO_RECONNECT.reason
+) -> None:
     """`disconnect` for async code."""
     await live_layer().broadcast("disconnect", {"user": _user_id(user), "code": code, "reason": reason})
 

@@ -28,5 +28,6 @@ class LiveChannelsConfig(AppConfig):
         try:
             # Dashboards announce changes from every process, also from one that serves no browser.
             registry.live_paths()
-        except Exception as error:  # noqa: BLE001 - the check livechannels.E008 reports it with the remedy
+        except Exception as error:
+            # The check livechannels.E008 reports it with the remedy.
             logger.error("Live channels are not available: %s Run: python manage.py check", error)

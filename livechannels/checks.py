@@ -30,7 +30,8 @@ from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core import checks as django_checks
+from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import FieldDoesNotExist
 from django.utils.module_loading import import_string
 
@@ -115,7 +116,8 @@ def check_channels(**_: Any) -> list[CheckMessage]:
         paths = registry.live_paths()
     except ConfigurationError as error:
         return [_error("E008", str(error))]
-    except Exception as error:  # noqa: BLE001 - whatever the project's module raises, it is one finding
+    except Exception as error:
+        # Whatever the project's module raises is one finding.
         return [_error("E008", f'LIVECHANNELS["CHANNELS"]: {conf.settings.CHANNELS!r} fails to load: {error!r}.')]
     found = [message for path in paths for message in _check_path(path)]
     found += _check_dashboards(paths)
@@ -131,7 +133,7 @@ def _check_config(alias: str, config: Mapping[str, Any]) -> Iterator[CheckMessag
         yield Error(f"{where}: {error}", id=error.check_id)
         return
     for check_id, text in parsed.warnings:
-        yield Warning(f"{where}: {text}", id=check_id)
+        yield django_checks.Warning(f"{where}: {text}", id=check_id)
     if parsed.engine == "memory" and not django_settings.DEBUG:
         yield _warning(
             "W001",
@@ -266,5 +268,5 @@ def _error(number: str, text: str, hint: str | None = None) -> Error:
     return Error(text, hint=hint, id=f"livechannels.{number}")
 
 
-def _warning(number: str, text: str, hint: str | None = None) -> Warning:
-    return Warning(text, hint=hint, id=f"livechannels.{number}")
+def _warning(number: str, text: str, hint: str | None = None) -> CheckMessage:
+    return django_checks.Warning(text, hint=hint, id=f"livechannels.{number}")

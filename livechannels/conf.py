@@ -59,7 +59,7 @@ class Settings:
         return super().__getattribute__(name)
 
     @property
-    def LIMITS(self) -> dict[str, int]:  # noqa: N802 - it is the name of the setting
+    def LIMITS(self) -> dict[str, int]:
         """Every limit by name: DEFAULT_LIMITS with the configured ones on top."""
         return {**DEFAULT_LIMITS, **_configured().get("LIMITS", {})}
 

@@ -11,17 +11,17 @@ async def test_rename(dashboard, ann):
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from channels.layers import channel_layers
-from channels.testing import WebsocketCommunicator
 from django.contrib.auth.models import AnonymousUser
 
 from .conf import settings
+from .consumers import LiveConsumer
 from .layer import LiveChannelLayer
 
 TIMEOUT = 5.0
@@ -56,15 +56,32 @@ class CommandRefused(Exception):
 class LiveClient:
     """A browser on the WebSocket, without browser and socket. Made by `live_client`.
 
-    Every wait ends after `timeout` seconds with TimeoutError.
+    Every wait ends after `timeout` seconds with TimeoutError, and with ConnectionError if the server closes.
     """
 
-    def __init__(self, communicator: WebsocketCommunicator, timeout: float) -> None:
-        self._communicator = communicator
+    def __init__(self, application: Any, user: Any, timeout: float) -> None:
         self._timeout = timeout
-        self._pushes: deque[dict[str, Any]] = deque()
+        self._to_server: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._from_server: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._pushes: list[dict[str, Any]] = []
         self._replies: dict[int, dict[str, Any]] = {}
         self._last_id = 0
+        scope = {"type": "websocket", "path": "/live/ws", "headers": [], "subprotocols": [], "user": user}
+        self._served = asyncio.ensure_future(application(scope, self._to_server.get, self._from_server.put))
+
+    async def connect(self) -> None:
+        """Open the connection and introduce this client."""
+        self._to_server.put_nowait({"type": "websocket.connect"})
+        event = await self._event()
+        if event["type"] != "websocket.accept":
+            raise ConnectionError(f"The connection was refused: {event.get('code')}")
+        await self.command("connect")
+
+    async def disconnect(self) -> None:
+        """Go away, and wait until the server has cleaned up."""
+        self._to_server.put_nowait({"type": "websocket.disconnect", "code": 1000})
+        async with asyncio.timeout(self._timeout):
+            await self._served
 
     async def subscribe(self, channel: str, **options: Any) -> dict[str, Any]:
         """Subscribe and return the server's reply. Raises CommandRefused."""
@@ -78,8 +95,10 @@ class LiveClient:
         """Send any command of the protocol and return its reply. Raises CommandRefused."""
         self._last_id += 1
         number = self._last_id
-        await self._communicator.send_to(json.dumps({"id": number, name: arguments}))
-        reply = await self._reply(number)
+        self._send({"id": number, name: arguments})
+        while number not in self._replies:
+            await self._read()
+        reply = self._replies.pop(number)
         if "error" in reply:
             raise CommandRefused(reply["error"]["code"], reply["error"]["message"])
         found: dict[str, Any] = reply.get(name, {})
@@ -99,24 +118,32 @@ class LiveClient:
                     return push
             await self._read()
 
-    async def nothing(self, seconds: float = 0.05) -> bool:
-        """Whether no push is waiting and none comes for so long."""
-        return not self._pushes and await self._communicator.receive_nothing(timeout=seconds)
+    async def nothing(self, seconds: float = 0.1, kind: str = "pub") -> bool:
+        """Whether no push of this kind is waiting and none comes for so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                push = await self.push(kind)
+        except TimeoutError:
+            return True
+        self._pushes.insert(0, push)
+        return False
 
-    async def _reply(self, number: int) -> dict[str, Any]:
-        while number not in self._replies:
-            await self._read()
-        return self._replies.pop(number)
+    def _send(self, message: dict[str, Any]) -> None:
+        self._to_server.put_nowait({"type": "websocket.receive", "text": json.dumps(message)})
+
+    async def _event(self) -> dict[str, Any]:
+        async with asyncio.timeout(self._timeout):
+            return await self._from_server.get()
 
     async def _read(self) -> None:
         """Take one frame, which may hold several messages; answer a ping."""
-        frame = await self._communicator.receive_output(self._timeout)
-        if frame["type"] == "websocket.close":
-            raise ConnectionError(f"The server closed the connection: {frame.get('code')} {frame.get('reason', '')}")
-        for line in frame["text"].splitlines():
+        event = await self._event()
+        if event["type"] == "websocket.close":
+            raise ConnectionError(f"The server closed the connection: {event.get('code')} {event.get('reason', '')}")
+        for line in event["text"].splitlines():
             message = json.loads(line)
             if not message:
-                await self._communicator.send_to("{}")
+                self._send({})
             elif "push" in message:
                 self._pushes.append(message["push"])
             else:
@@ -129,21 +156,11 @@ async def live_client(
 ) -> AsyncIterator[LiveClient]:
     """A client that has connected as `user` (None: anonymous) over LiveConsumer, or over your own ASGI `application`.
 
-    It acts on the running event loop; leaving the block disconnects it. Permissions are asked as for a browser.
+    Permissions are asked as for a browser. Leaving the block disconnects it.
     """
-    if application is None:
-        from .consumers import LiveConsumer
-
-        application = LiveConsumer.as_asgi()
-    communicator = WebsocketCommunicator(application, "/live/ws")
-    scope: dict[str, Any] = communicator.scope  # type: ignore[assignment]
-    scope["user"] = user if user is not None else AnonymousUser()
-    accepted, code = await communicator.connect(timeout)
-    if not accepted:
-        raise ConnectionError(f"The connection was refused: {code}")
-    client = LiveClient(communicator, timeout)
+    client = LiveClient(application or LiveConsumer.as_asgi(), user or AnonymousUser(), timeout)
     try:
-        await client.command("connect")
+        await client.connect()
         yield client
     finally:
-        await communicator.disconnect(timeout=timeout)
+        await client.disconnect()

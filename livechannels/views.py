@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
@@ -46,7 +48,7 @@ async def status(request: HttpRequest) -> HttpResponseBase:
     except EngineUnavailable as error:
         return _plain(str(error), 503)
     if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
-        return render(request, "livechannels/status.html", {"status": found})
+        return render(request, "livechannels/status.html", {"health": found["health"], "tables": _tables(found)})
     return JsonResponse(found)
 
 
@@ -56,6 +58,17 @@ async def upgrade_required(request: HttpRequest) -> HttpResponse:
     response = _plain("this is a WebSocket; is the server an ASGI server with livechannels.routing?", 426)
     response["Upgrade"] = "websocket"
     return response
+
+
+def _tables(found: cluster.Status) -> list[dict[str, Any]]:
+    titles = {"nodes": "Nodes", "streams": "Backend streams", "channels": "Active channels"}
+    tables = [
+        {"title": title, "columns": list(rows[0]) if rows else [], "rows": [list(row.values()) for row in rows]}
+        for title, rows in ((title, found[name]) for name, title in titles.items())
+    ]
+    for name, title in (("engine", "Engine"), ("counts", "Counts of this process")):
+        tables.append({"title": title, "columns": ["name", "value"], "rows": list(found[name].items())})
+    return tables
 
 
 async def _is_staff(request: HttpRequest) -> bool:

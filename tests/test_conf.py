@@ -11,7 +11,7 @@ def test_defaults() -> None:
         assert settings.LEASE_TTL == 3
         assert list(settings.PUSH_TOKENS) == []
         assert settings.ALLOWED_ORIGINS is None
-        assert settings.LIMITS == dict(DEFAULT_LIMITS)
+        assert sorted(settings.LIMITS.items()) == sorted(DEFAULT_LIMITS.items())
 
 
 def test_values_are_read_when_they_are_used() -> None:
