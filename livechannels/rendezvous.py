@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 STEP = 0.05
-MOST_STEPS = 5
+MOST_STEPS = 3
 
 
 def weight(node: str, name: str) -> bytes:

@@ -7,9 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +74,7 @@ class StreamCluster:
         self.layer = LiveChannelLayer(hosts=[url], prefix=prefix)
         self.channels = [f"source/{number}" for number in range(streams)]
         self.nodes: list[StreamNode] = []
+        self.gone: list[StreamNode] = []
         self._url, self._directory, self._proxied = url, directory, proxied
         self._clocks = list(clocks)
         self._config = {
@@ -86,12 +86,23 @@ class StreamCluster:
 
     def add(self) -> StreamNode:
         """One node more."""
-        number = len(self.nodes)
+        number = len(self.nodes) + len(self.gone)
         proxy = FaultProxy(int(self._url.rsplit(":", 1)[1].split("/")[0])).start() if self._proxied else None
         clock = self._clocks[number] if number < len(self._clocks) else 0
         config = {**self._config, "url": proxy.url if proxy else self._url, "clock": clock}
         self.nodes.append(StreamNode(f"node{number}", self._directory, proxy, config))
         return self.nodes[-1]
+
+    def replace(self, node: StreamNode) -> StreamNode:
+        """A new node for one that is gone."""
+        newcomer = self.add()
+        wait_until(lambda: newcomer.events("watching"), "the newcomer", 60)
+        node.process.kill()
+        if node.proxy:
+            node.proxy.stop()
+        self.gone.append(node)
+        self.nodes.remove(node)
+        return newcomer
 
     def __enter__(self) -> StreamCluster:
         wait_until(lambda: all(node.events("watching") for node in self.nodes), "nodes that watch", 60)
@@ -135,7 +146,9 @@ class StreamCluster:
 
     def events(self, *kinds: str) -> list[Event]:
         """Of all nodes, in the order of time."""
-        return sorted((event for node in self.nodes for event in node.events(*kinds)), key=lambda event: event["t"])
+        return sorted(
+            (event for node in self.gone + self.nodes for event in node.events(*kinds)), key=lambda event: event["t"]
+        )
 
     def takeover(self, channel: str, fault: float, old: int, timeout: float = 30) -> float:
         """Seconds from the fault to the next leader's first accepted publication."""
@@ -162,21 +175,9 @@ class StreamCluster:
 
     def judge(self) -> Judgement:
         """Of everything the store kept and every viewer saw."""
-        stale = sum(count_stale(self.history(channel)) for channel in self.channels)
-        repeats = skips = 0
-        for node in self.nodes:
-            by_channel: dict[str, list[tuple[str, int]]] = defaultdict(list)
-            for event in node.events("seen", "insufficient"):
-                if event["event"] == "insufficient":
-                    by_channel[event["channel"]].append(("", -1))
-                else:
-                    by_channel[event["channel"]].append((event["epoch"], event["offset"]))
-            for positions in by_channel.values():
-                for (epoch, offset), (next_epoch, next_offset) in pairwise(positions):
-                    if epoch and epoch == next_epoch:
-                        repeats += next_offset <= offset
-                        skips += next_offset > offset + 1
-        return Judgement(stale, two_holders(self.history(channel) for channel in self.channels), repeats, skips)
+        histories = [self.history(channel) for channel in self.channels]
+        wrong = Counter(event["event"] for event in self.events("repeat", "skip"))
+        return Judgement(sum(map(count_stale, histories)), two_holders(histories), wrong["repeat"], wrong["skip"])
 
     def double_open(self) -> float:
         """The longest time for which two nodes had the same stream open, in seconds."""

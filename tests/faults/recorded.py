@@ -20,13 +20,14 @@ def block() -> None:
 
 
 class Recorded(StreamSource):
-    history_size = 100_000
-    history_ttl = 900
+    history_size = 1_000_000
+    history_ttl = 7200
     idle_timeout = 2
 
     async def run(self, stream: Any) -> None:
         log.write("open", channel=self.channel, token=stream.token)
         number = 0
+        self.published = 0
         try:
             while True:
                 number += 1
@@ -49,7 +50,8 @@ class Recorded(StreamSource):
             log.write("unavailable", channel=self.channel, said=said, why=str(error))
             await asyncio.sleep(0.05)
         else:
-            if CONFIG["record"] or number == 1:
+            self.published += 1
+            if CONFIG["record"] or self.published == 1:
                 log.write("published", channel=self.channel, said=said, epoch=position.epoch, offset=position.offset)
 
 

@@ -72,16 +72,22 @@ class Clock:
 
 
 class Watcher:
-    """A viewer of one channel that logs what it is given."""
+    """A viewer of one channel that logs what is wrong with what it is given, and with `record` everything."""
 
     def __init__(self, channel: str, log: Log) -> None:
         self.channel = channel
         self._log = log
+        self._epoch = ""
+        self._offset = 0
 
     def on_publication(self, publication: Any) -> None:
-        said = publication.data
+        epoch, offset = publication.epoch, publication.offset
+        if epoch == self._epoch and offset != self._offset + 1:
+            kind = "skip" if offset > self._offset else "repeat"
+            self._log.write(kind, channel=self.channel, epoch=epoch, offset=offset, after=self._offset)
+        self._epoch, self._offset = epoch, offset
         if CONFIG["record"]:
-            self._log.write("seen", channel=self.channel, epoch=publication.epoch, offset=publication.offset, said=said)
+            self._log.write("seen", channel=self.channel, epoch=epoch, offset=offset, said=publication.data)
 
     def on_join(self, channel: str, info: bytes) -> None: ...
 
@@ -89,6 +95,7 @@ class Watcher:
 
     def on_insufficient(self, channel: str, reason: str) -> None:
         self._log.write("insufficient", channel=channel, reason=reason)
+        self._epoch = ""
         asyncio.get_running_loop().create_task(self.watch())
 
     async def watch(self) -> None:

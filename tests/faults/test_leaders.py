@@ -104,8 +104,7 @@ def test_f4_a_leader_that_is_told_to_stop_is_replaced_at_once(make_cluster):
         fault = victim.send(signal.SIGTERM)
         times += takeovers(cluster, fault, led, tokens)
         wait_until(lambda victim=victim: not victim.process.alive, "its end")
-        newcomer = cluster.add()
-        wait_until(lambda newcomer=newcomer: newcomer.events("watching"), "the newcomer")
+        cluster.replace(victim)
     assert statistics.median(times) <= 0.1, times
     assert max(times) <= 0.5, times
     assert cluster.double_open() == 0
@@ -120,8 +119,7 @@ def test_f5_again_and_again(make_cluster):
         victim, led = busiest(cluster)
         tokens = {channel: cluster.token(channel) for channel in led}
         times += takeovers(cluster, victim.send(signal.SIGKILL), led, tokens)
-        newcomer = cluster.add()
-        wait_until(lambda newcomer=newcomer: newcomer.events("watching"), "the newcomer")
+        cluster.replace(victim)
     assert max(times) <= 3.5, times
     assert cluster.judge() == CLEAN
 
@@ -250,15 +248,14 @@ def test_f20_the_clock_of_the_store_may_jump(tmp_path, prefix, monkeypatch, jump
 def test_a_thousand_streams_are_spread_cheap_and_restored(make_cluster, redis_server):
     cluster = make_cluster(streams=1000, ttl=3, period=30, record=False)
     wait_until(lambda: balanced(cluster), "balance", 30)
-    before, began = redis_server.info(), time.monotonic()
+    before, began = redis_server.info("cpu"), time.monotonic()
     time.sleep(6)
-    after, seconds = redis_server.info(), time.monotonic() - began
+    after, seconds = redis_server.info("cpu"), time.monotonic() - began
     cpu = sum(after[key] - before[key] for key in ("used_cpu_sys", "used_cpu_user")) / seconds
-    commands = (after["total_commands_processed"] - before["total_commands_processed"]) / seconds
     victim, led = busiest(cluster)
     tokens = {channel: cluster.token(channel) for channel in led}
     times = takeovers(cluster, victim.send(signal.SIGKILL), led, tokens)
-    print(f"redis cpu {cpu:.1%} of a core, {commands:.0f} commands/s, {len(led)} restored in {max(times):.2f} s")
+    print(f"redis: {cpu:.1%} of a core; {len(led)} streams restored in {max(times):.2f} s")
     assert cpu < 0.05
     assert max(times) <= 4
 
