@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from .engines.base import Port, Read
+from .engines.base import Port, Positions, Read
 from .exceptions import EngineUnavailable
 from .positions import START, Entry, Position, Slice, continues, recover
 
@@ -90,7 +90,7 @@ class Feeds:
         self._on_path = on_path
         self._feeds: dict[str, Feed] = {}
         self._unchecked: set[str] = set()
-        self._leaving: set[str] = set()
+        self._leaving: list[Feed] = []
         self.port: Port
         self.gaps = 0
         self.recovered = 0
@@ -113,11 +113,15 @@ class Feeds:
         feed.ready = asyncio.get_running_loop().create_future()
         feed.filling = feed.retained
         try:
+            confirmed = self.port.subscribe(feed.topic)
             if feed.retained:
-                await asyncio.gather(self.port.subscribe(feed.topic), self._settle(feed))
+                try:
+                    await self._settle(feed)
+                finally:
+                    await confirmed
                 self._check_again(feed.topic)
             else:
-                await self.port.subscribe(feed.topic)
+                await confirmed
         finally:
             ready, feed.ready = feed.ready, None
             if not ready.done():
@@ -130,20 +134,16 @@ class Feeds:
 
     def leave_soon(self, feed: Feed) -> None:
         """Unsubscribe a moment from now, unless somebody joins again meanwhile."""
-        if feed.topic not in self._leaving:
-            self._leaving.add(feed.topic)
-            asyncio.get_running_loop().call_later(LINGER, self._leave, feed)
+        if not self._leaving:
+            asyncio.get_running_loop().call_later(LINGER, self._leave)
+        self._leaving.append(feed)
 
-    def _leave(self, feed: Feed) -> None:
-        self._leaving.discard(feed.topic)
-        if feed.idle and self._feeds.get(feed.topic) is feed:
-            del self._feeds[feed.topic]
-            self.port.unsubscribe(feed.topic)
-
-    def drop_all(self) -> None:
-        """Forget every idle feed now; used by flush."""
-        for feed in [feed for feed in self._feeds.values() if feed.idle]:
-            self._leave(feed)
+    def _leave(self) -> None:
+        leaving, self._leaving = self._leaving, []
+        for feed in leaving:
+            if feed.idle and self._feeds.get(feed.topic) is feed:
+                del self._feeds[feed.topic]
+                self.port.unsubscribe(feed.topic)
 
     async def _settle(self, feed: Feed) -> None:
         feed.busy = True
@@ -160,7 +160,7 @@ class Feeds:
 
     def _start_recheck(self) -> None:
         topics, self._unchecked = self._unchecked, set()
-        self._spawn(self._check(topics), "livechannels-recheck")
+        self._spawn(self._compare(topics), "livechannels-recheck")
 
     # Messages
 
@@ -286,9 +286,29 @@ class Feeds:
         for start in range(0, len(feeds), CHUNK):
             await asyncio.gather(*(self._fill(feed) for feed in feeds[start : start + CHUNK]))
 
+    async def _compare(self, topics: Iterable[str], renew: bool = False) -> None:
+        """Compare positions cheaply, in few commands, and fill the feeds that are behind."""
+        batches: dict[tuple[int, float], list[str]] = {}
+        for topic in topics:
+            feed = self._feeds.get(topic)
+            if feed is not None and feed.retained:
+                batches.setdefault((self.port.shard(topic), feed.renew if renew else 0), []).append(topic)
+        for (_, keep), names in batches.items():
+            for start in range(0, len(names), CHUNK):
+                chunk = names[start : start + CHUNK]
+                try:
+                    found = await self.port.run(Positions(chunk[0], chunk, keep))
+                except EngineUnavailable:
+                    return
+                for topic, position in zip(chunk, found, strict=True):
+                    feed = self._feeds.get(topic)
+                    if feed is not None and not feed.filling and position != feed.position:
+                        if position.epoch != (feed.position or START).epoch or position > (feed.position or START):
+                            self._start_fill(feed)
+
     async def keep_checking(self, every: float = CHECK_EVERY) -> None:
         """Compare all positions now and then, and keep their records in the store alive. Runs until cancelled."""
         while True:
             await asyncio.sleep(every)
-            await self._check(list(self._feeds))
+            await self._compare(list(self._feeds), renew=True)
 

@@ -107,15 +107,15 @@ class LiveChannelLayer(BaseChannelLayer):
         self.codec = Codec(self.options.serializer_format, self.options.symmetric_encryption_keys)
         self._group_retention = Retention(self.options.capacity, self.options.expiry, self.group_meta_ttl)
         self._inbox_retention = Retention(SIZE, self.options.expiry, INBOX_META_TTL)
-        self._lock = threading.Lock()
         self._reset()
+        _layers.add(self)
 
     def __repr__(self) -> str:
         return f"<LiveChannelLayer {self.options.engine} prefix={self.prefix!r}>"
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
-        self._nodes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Node] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()
+        self._nodes: dict[asyncio.AbstractEventLoop, Node] = {}
         self.engine = make_engine(self.options)
 
     # Nodes and commands
@@ -123,7 +123,6 @@ class LiveChannelLayer(BaseChannelLayer):
     def node(self) -> Node:
         """The running loop's node, started on first use. Only for loops that receive: servers and workers."""
         loop = asyncio.get_running_loop()
-        self._mind_fork()
         node = self._nodes.get(loop)
         if node is None:
             with self._lock:
@@ -135,18 +134,10 @@ class LiveChannelLayer(BaseChannelLayer):
 
     def nodes(self) -> list[Node]:
         """The nodes of this process, of loops that are still open."""
-        self._mind_fork()
         with self._lock:
             return [node for loop, node in self._nodes.items() if not loop.is_closed()]
 
-    def _mind_fork(self) -> None:
-        # After a fork nothing of the parent's may be touched: not its sockets, not its threads.
-        if self._pid != os.getpid():
-            self._lock = threading.Lock()
-            self._reset()
-
     def _node_here(self) -> Node | None:
-        self._mind_fork()
         return self._nodes.get(asyncio.get_running_loop())
 
     async def run(self, command: Command[T]) -> T:
@@ -158,7 +149,6 @@ class LiveChannelLayer(BaseChannelLayer):
 
     def run_sync(self, command: Command[T]) -> T:
         """Run an engine command from plain synchronous code; blocks the thread at most two seconds."""
-        self._mind_fork()
         return self.engine.run_sync(command)
 
     # The Channels contract
@@ -242,14 +232,20 @@ class LiveChannelLayer(BaseChannelLayer):
 
     async def receive(self, channel: str) -> dict[str, Any]:
         """The next message. Never raises because the engine is away; may be cancelled without loss."""
-        self.require_valid_channel_name(channel)
         node = self.node()
-        part, bang, _ = channel.partition("!")
-        if bang:
-            if not node.owns(part):
-                node.open_inbox(part)
+        box = node.mailboxes.find(channel)
+        if box is None:
+            self.require_valid_channel_name(channel)
+            part, bang, _ = channel.partition("!")
+            if bang:
+                if not node.owns(part):
+                    node.open_inbox(part)
+                box = node.mailbox(channel)
+        if box is not None:
             while True:
-                body = await node.mailbox(channel).get()
+                body = box.take()
+                if body is None:
+                    body = await box.get()
                 try:
                     return self.codec.loads(body)  # type: ignore[no-any-return]
                 except Exception as error:
@@ -624,6 +620,18 @@ class LiveChannelLayer(BaseChannelLayer):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+_layers: weakref.WeakSet[LiveChannelLayer] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # Nothing of the parent's may be touched: not its sockets, not its threads.
+    for layer in list(_layers):
+        layer._reset()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -59,16 +59,18 @@ class Mailbox:
 
     def take(self) -> bytes | None:
         """The oldest unexpired message, or None."""
-        if self._items is None:
+        items = self._items
+        if items is None:
             return None
-        self.expire(time.monotonic())
-        if not self._items:
+        now, found = time.monotonic(), None
+        while items and found is None:
+            deadline, body = items.popleft()
+            if deadline > now:
+                found = body
+        if not items:
             self._items = None
-            return None
-        body = self._items.popleft()[1]
-        if not self._items:
-            self._items = None
-        return body
+        self.left_at, self.quit = now, False
+        return found
 
     def clear(self) -> None:
         self._items = None
@@ -85,17 +87,22 @@ class Mailbox:
         self.quit = False
         while (body := self.take()) is None:
             waiter = asyncio.get_running_loop().create_future()
-            self._add(waiter)
+            if self._waiter is None:
+                self._waiter = waiter
+            else:
+                self._add(waiter)
             try:
                 await waiter
             except asyncio.CancelledError:
                 self.quit, self.left_at = True, time.monotonic()
-                raise
-            finally:
-                self._remove(waiter)
                 if self._items and waiter.done() and not waiter.cancelled():
                     self._wake()
-        self.left_at = time.monotonic()
+                raise
+            finally:
+                if self._waiter is waiter:
+                    self._waiter = None
+                elif self._waiter is not None:
+                    self._remove(waiter)
         return body
 
     def _add(self, waiter: asyncio.Future[None]) -> None:
@@ -137,6 +144,10 @@ class Mailboxes:
 
     def __contains__(self, channel: str) -> bool:
         return channel in self._boxes
+
+    def find(self, channel: str) -> Mailbox | None:
+        """The mailbox if there is one."""
+        return self._boxes.get(channel)
 
     def get(self, channel: str) -> Mailbox:
         box = self._boxes.get(channel)

@@ -16,6 +16,7 @@ Guarantees every engine gives, and the contract suite asserts:
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -108,6 +109,18 @@ class Read(Command[Slice]):
     reverse: bool = False
     max_age: float = 0
     create: bool = False
+    renew: float = 0
+
+
+@dataclass(slots=True)
+class Positions(Command[list[Position]]):
+    """The positions of many topics of one store, START for a missing one. `topic` is any of them.
+
+    `renew` keeps their position records alive for so many seconds.
+    """
+
+    topic: str
+    topics: list[str]
     renew: float = 0
 
 
@@ -247,8 +260,11 @@ class Port(Protocol):
     async def run(self, command: Command[T]) -> T:
         """Run a command. Raises EngineUnavailable within two seconds when the store cannot be reached."""
 
-    async def subscribe(self, topic: str) -> None:
-        """Ask for a topic's messages; returns once the store has confirmed."""
+    def subscribe(self, topic: str) -> Awaitable[None]:
+        """Ask for a topic's messages, now; the result is done once the store has confirmed, else EngineUnavailable."""
+
+    def shard(self, topic: str) -> int:
+        """Topics of one shard may go into one command."""
 
     def unsubscribe(self, topic: str) -> None:
         """Stop a topic's messages, some time soon."""

@@ -65,6 +65,7 @@ class Store:
         self._commands: dict[type[Any], Callable[[Any], Any]] = {
             base.Publish: self._publish,
             base.Read: self._read,
+            base.Positions: self._positions,
             base.Trim: self._trim,
             base.QueuePush: self._queue_push,
             base.QueuePop: self._queue_pop,
@@ -152,6 +153,10 @@ class Store:
         if command.limit >= 0:
             del entries[command.limit :]
         return Slice(Position(topic.epoch, topic.offset), (Beginning(topic.epoch, 0),), entries)
+
+    def _positions(self, command: base.Positions) -> list[Position]:
+        found = [self._read(base.Read(topic, limit=0, renew=command.renew)) for topic in command.topics]
+        return [one.position for one in found]
 
     def _trim(self, command: base.Trim) -> None:
         topic = self._topics.get(command.topic)
@@ -351,6 +356,9 @@ class MemoryPort:
     async def subscribe(self, topic: str) -> None:
         self._topics.add(topic)
         self._engine.attach(topic, self)
+
+    def shard(self, topic: str) -> int:
+        return 0
 
     def unsubscribe(self, topic: str) -> None:
         self._topics.discard(topic)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, TypeVar
 
 from ...options import Options
@@ -25,26 +24,16 @@ class RedisEngine:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._operations = tuple(Operations(Keys(options.prefix, host.db)) for host in options.hosts)
-        self._make_blocking()
-
-    def _make_blocking(self) -> None:
-        self._pid = os.getpid()
         self._blocking = [BlockingShard(*pair) for pair in zip(self._options.hosts, self._operations, strict=True)]
         self._outlet = Outlet()
-
-    def _mind_fork(self) -> None:
-        if self._pid != os.getpid():
-            self._make_blocking()
 
     def port(self, listener: Listener, node: str) -> RedisPort:
         return RedisPort(self._options.hosts, self._operations, listener, self)
 
     async def run_detached(self, command: Command[T]) -> T:
-        self._mind_fork()
         return await self._outlet.run(lambda: self.run_sync(command))
 
     def run_sync(self, command: Command[T]) -> T:
-        self._mind_fork()
         if isinstance(command, Flush):
             for shard in self._blocking:
                 drive(shard, command)

@@ -65,6 +65,12 @@ class ClusterShard:
 
     # Commands
 
+    def call(self, request: Request) -> asyncio.Future[Any] | None:
+        return None  # every request may be redirected
+
+    def note(self, error: ReplyError) -> None:
+        self._stale.set()
+
     async def exchange(self, batch: list[Request]) -> list[Any]:
         """Send each request to the master of its slot; follows MOVED, ASK and TRYAGAIN a bounded number of times."""
         if len(batch) == 1:
@@ -82,7 +88,7 @@ class ClusterShard:
                     self._stale.set()
                     target = await self._linked(_address(str(error)))
                     if error.code == "ASK":
-                        return await asyncio.shield(target.asking(request))
+                        return await target.asking(request)
                     link = target
                 elif error.busy:
                     await asyncio.sleep(BUSY_PAUSE)

@@ -84,6 +84,14 @@ class Link:
         except TimeoutError:
             raise EngineUnavailable(self.health.detail) from None
 
+    def call(self, request: Request) -> asyncio.Future[Any] | None:
+        wire = self._commands
+        return wire.call(*request.by_hash()) if wire is not None and self.up.is_set() else None
+
+    def note(self, error: ReplyError) -> None:
+        if error.path_is_wrong and self._commands is not None:
+            self._commands.fail(str(error))
+
     async def exchange(self, batch: list[Request]) -> list[Any]:
         """Send requests together and return their replies. Raises Lost, ReplyError or EngineUnavailable."""
         if not self.up.is_set():
@@ -100,7 +108,7 @@ class Link:
     async def _one(self, wire: Wire, request: Request) -> Any:
         answer = wire.call(*request.by_hash())
         try:
-            return await asyncio.shield(answer)
+            return await answer
         except ReplyError as error:
             return await self._mend(wire, request, error)
 
@@ -109,7 +117,7 @@ class Link:
             return reply
         if isinstance(reply, ReplyError):
             if reply.code == "NOSCRIPT":
-                return await asyncio.shield(wire.call(*request.in_full()))
+                return await wire.call(*request.in_full())
             if reply.path_is_wrong:
                 wire.fail(str(reply))
         raise reply

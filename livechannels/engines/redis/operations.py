@@ -7,8 +7,6 @@ and returns the command's result. The same generators serve the async and the sy
 from __future__ import annotations
 
 import random
-import secrets
-import string
 import time
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, NamedTuple, TypeVar
@@ -25,8 +23,6 @@ T = TypeVar("T")
 
 IDEMPOTENCY_WINDOW_MS = 300_000
 HEADER = 24
-_random = random.SystemRandom()
-_ALPHABET = string.ascii_letters + string.digits
 
 
 class Request(NamedTuple):
@@ -46,15 +42,6 @@ class Request(NamedTuple):
 
 Batch = list[Request]
 Operation = Generator[Batch, list[Any], T]
-
-
-def new_id() -> str:
-    """11 characters that no other publication has."""
-    return secrets.token_urlsafe(8)
-
-
-def new_epoch() -> str:
-    return "".join(_random.choices(string.ascii_letters, k=8))
 
 
 def _script(script: Script, keys: Iterable[str], *args: Any) -> Request:
@@ -111,9 +98,11 @@ class Operations:
         self.compare_replids = True
         self.publish_word = "PUBLISH"
         self._renewed: dict[str, float] = {}
+        self._random = random.Random()
         self._makers: dict[type[Any], Callable[[Any], Operation[Any]]] = {
             base.Publish: self._publish,
             base.Read: self._read,
+            base.Positions: self._positions,
             base.Trim: self._trim,
             base.QueuePush: self._queue_push,
             base.QueuePop: self._queue_pop,
@@ -135,7 +124,15 @@ class Operations:
 
     def payload(self, body: bytes, id: str = "") -> bytes:
         """A stored message: 11 characters of id, 13 digits of server time in ms, the body."""
-        return f"{id or new_id()}{int((time.time() + self.skew) * 1000):013d}".encode() + body
+        return f"{id or self.new_id()}{int((time.time() + self.skew) * 1000):013d}".encode() + body
+
+    def new_id(self) -> str:
+        """11 characters that no other recent publication has."""
+        return f"{self._random.getrandbits(44):011x}"
+
+    def new_epoch(self) -> str:
+        """A name for an epoch, should one begin."""
+        return f"{self._random.getrandbits(40):010x}"
 
     # Topics
 
@@ -172,7 +169,7 @@ class Operations:
         size, ttl, meta_ttl = command.retention or base.Retention(0, 0, 0)
         args: list[Any] = [
             keys.name(topic), self.payload(command.body, command.id), size, _ms(ttl), _ms(max(meta_ttl, ttl)),
-            new_epoch(), int(self.compare_replids), self.publish_word, int(self._renew(topic, ttl)),
+            self.new_epoch(), int(self.compare_replids), self.publish_word, int(self._renew(topic, ttl)),
             command.seen.epoch, command.seen.offset, command.byte_limit,
         ]  # fmt: skip
         names = [keys.record(topic), keys.stream(topic), keys.plain(topic)]
@@ -224,7 +221,7 @@ class Operations:
         request = _script(
             scripts.READ,
             [self.keys.record(command.topic), self.keys.stream(command.topic)],
-            command.since.offset, command.limit, int(command.reverse), int(command.create), new_epoch(),
+            command.since.offset, command.limit, int(command.reverse), int(command.create), self.new_epoch(),
             int(self.compare_replids), _ms(command.renew) if command.renew else 0, command.since.epoch,
         )  # fmt: skip
         (reply,) = yield [request]
@@ -238,6 +235,16 @@ class Operations:
         if not epoch:
             return Slice(START, (), [])
         return Slice(Position(epoch.decode(), int(offset)), parse_epochs(record), entries)
+
+    def _positions(self, command: base.Positions) -> Operation[list[Position]]:
+        records = [self.keys.record(topic) for topic in command.topics]
+        replies = yield [Request(record, ("HMGET", record, "e", "o", "p")) for record in records]
+        if command.renew:
+            # A group with plain members has a record that may have to live longer than this.
+            alive = [record for record, (epoch, _, plain) in zip(records, replies, strict=True) if epoch and not plain]
+            if alive:
+                yield [Request(record, ("PEXPIRE", record, _ms(command.renew))) for record in alive]
+        return [Position(epoch.decode(), int(offset)) if epoch else START for epoch, offset, _ in replies]
 
     def _trim(self, command: base.Trim) -> Operation[None]:
         yield [_script(scripts.TRIM, [self.keys.record(command.topic), self.keys.stream(command.topic)], command.offset)]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 import zlib
+from collections.abc import Awaitable
 from typing import Any, Protocol, TypeVar
 
 from ... import metrics
@@ -36,6 +37,12 @@ class Shard(Protocol):
     health: Health
 
     async def run(self) -> None: ...
+
+    def call(self, request: Request) -> asyncio.Future[Any] | None:
+        """Send one request now, the short way; None where that is not possible at the moment."""
+
+    def note(self, error: ReplyError) -> None:
+        """Hear of an error reply that came by `call`."""
 
     async def exchange(self, batch: list[Request]) -> list[Any]: ...
 
@@ -106,9 +113,19 @@ class RedisPort:
         operation = shard.operations.make(command)
         batch = next(operation)
         lost_once = False
+        first = shard.call(batch[0]) if len(batch) == 1 else None
         while True:
             try:
                 try:
+                    if first is not None:
+                        hurried, first = first, None
+                        replies = [await hurried]
+                    else:
+                        replies = await shard.exchange(batch)
+                except ReplyError as error:
+                    if error.code != "NOSCRIPT":
+                        shard.note(error)
+                        raise
                     replies = await shard.exchange(batch)
                 except Lost as error:
                     if isinstance(command, Publish) and error.sent and not lost_once:
@@ -125,11 +142,16 @@ class RedisPort:
             except (Lost, ReplyError) as error:
                 raise unavailable(error, "Redis") from error
 
-    async def subscribe(self, topic: str) -> None:
+    def shard(self, topic: str) -> int:
+        return shard_of(topic, len(self._shards))
+
+    def subscribe(self, topic: str) -> Awaitable[None]:
         shard = self._shard(topic)
         confirmed = shard.subscribe(shard.operations.keys.name(topic))
-        if confirmed.done():
-            return
+        return confirmed if confirmed.done() else self._confirmed(topic, shard, confirmed)
+
+    @staticmethod
+    async def _confirmed(topic: str, shard: Shard, confirmed: asyncio.Future[None]) -> None:
         if not shard.health.ok and time.time() - shard.health.since > CONFIRM_WITHIN:
             raise EngineUnavailable(shard.health.detail)
         try:
