@@ -206,8 +206,8 @@ class Hub:
     ) -> Subscribed:
         """Add a subscriber; nothing is delivered before `activate`.
 
-        With `since` everything after it is recovered, or `recovered` is False. Without, the `history` newest
-        publications are returned. Raises UnknownChannel, or EngineUnavailable (then nothing was added).
+        With `since` everything after it is recovered, or `recovered` is False. Without, or if nothing could be
+        recovered, the `history` newest publications are returned. Raises UnknownChannel, or EngineUnavailable (then nothing was added).
         """
         policy = self._policies(channel)
         feeds = self._feeds(policy)
@@ -248,10 +248,18 @@ class Hub:
                 found = self._cached(found, since)
         else:
             found = await self._recover(feeds, feed, since)
+            if not found.recovered and history:
+                found = await self._newest(feeds, feed, history, found)
         member.skip, member.epoch = found.position.offset, found.position.epoch
         epoch = found.position.epoch
         publications = [Publication.from_entry(feed.channel, entry, epoch, self._unseal) for entry in found.entries]
         return Subscribed(found.position, publications, found.recovered, since is not None, policy)
+
+    @staticmethod
+    async def _newest(feeds: Feeds, feed: LiveFeed, history: int, found: Recovery) -> Recovery:
+        read = Read(feed.topic, limit=history, reverse=True, max_age=feed.max_age, create=True, renew=feed.renew)
+        newest = await feeds.port.run(read)
+        return found._replace(entries=newest.entries[::-1], position=newest.position)
 
     @staticmethod
     def _cached(found: Recovery, since: Position) -> Recovery:

@@ -427,11 +427,14 @@ class LiveChannelLayer(BaseChannelLayer):
         fence: Fence | None = None,
         raw: bytes | None = None,
         from_source: bool = False,
+        deliver_locally: bool = True,
     ) -> Position | None:
         """Publish to every viewer of a live channel in the cluster; its Position, None without history.
 
         `data` is a Frame or anything JSON carries (`raw`: the same as JSON text). A repeated `idempotency_key`
-        within five minutes publishes nothing and returns the first position. Raises UnknownChannel,
+        within five minutes publishes nothing and returns the first position. While the engine is away local
+        viewers get the publication without a position, unless `deliver_locally` is off (for callers that send
+        again). Raises UnknownChannel,
         LeaseLost (with `fence`), ScopeError, MessageTooLarge, PublishUnknown, EngineUnavailable.
         """
         policy, body = self._prepare(channel, data, tags, info, raw)
@@ -446,7 +449,7 @@ class LiveChannelLayer(BaseChannelLayer):
         try:
             return (await self.run(command)).position
         except EngineUnavailable as error:
-            if fence is None:
+            if fence is None and deliver_locally:
                 self._deliver_here(error, lambda node: node.hub.deliver_unplaced(channel, command.body))
             raise
 

@@ -61,7 +61,7 @@ class ConsumerSubscription:
 
     async def _subscribe(self) -> None:
         since = self.position
-        welcome = await self._hub.subscribe(self.channel, self, since=since, history=0 if since else 1)
+        welcome = await self._hub.subscribe(self.channel, self, since=since, history=1)
         if self.ended:
             self._hub.unsubscribe(self.channel, self)
             return
