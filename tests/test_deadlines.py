@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import asyncio
+
+from livechannels.deadlines import Deadlines, between
+
+
+async def test_each_falls_due_once_in_order() -> None:
+    deadlines, rung = Deadlines(), []
+    done = asyncio.Event()
+    deadlines.set("late", 0.03, done.set)
+    deadlines.set("b", 0.02, lambda: rung.append("b"))
+    deadlines.set("a", 0.01, lambda: rung.append("a"))
+    await asyncio.wait_for(done.wait(), 5)
+    assert rung == ["a", "b"]
+
+
+async def test_moving_and_dropping() -> None:
+    deadlines, rung = Deadlines(), []
+    done = asyncio.Event()
+    deadlines.set("moved", 0.01, lambda: rung.append("early"))
+    deadlines.set("moved", 0.03, lambda: rung.append("late"))
+    deadlines.set("dropped", 0.01, lambda: rung.append("dropped"))
+    deadlines.drop("dropped")
+    deadlines.drop("unknown")
+    deadlines.set("end", 0.05, done.set)
+    await asyncio.wait_for(done.wait(), 5)
+    assert rung == ["late"]
+
+
+async def test_a_callback_may_set_and_clear() -> None:
+    deadlines, rung = Deadlines(), []
+    done = asyncio.Event()
+
+    def again() -> None:
+        rung.append("again")
+        if len(rung) < 3:
+            deadlines.set("again", 0.001, again)
+        else:
+            deadlines.clear()
+            done.set()
+
+    deadlines.set("again", 0.001, again)
+    deadlines.set("never", 0.05, lambda: rung.append("never"))
+    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.sleep(0.06)
+    assert rung == ["again"] * 3
+
+
+def test_between() -> None:
+    assert all(1 <= between(1, 2) <= 2 for _ in range(100))
