@@ -340,7 +340,7 @@ class Operations:
                 cursor, found = replies[0]
                 if found:
                     yield [Request(key.decode(), ("DEL", key)) for key in found]
-                if cursor == b"0":
+                if int(cursor) == 0:
                     break
         self._renewed.clear()
 
