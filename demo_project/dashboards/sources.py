@@ -14,6 +14,8 @@ from livechannels import Frame, StreamSource
 from .host import READERS
 
 PERIOD = 1.0
+FIRST = 0.2
+"""Seconds until the first frame: the first viewer waits for it, and rates need two readings."""
 
 
 class HostMetrics(StreamSource):
@@ -32,7 +34,10 @@ class HostMetrics(StreamSource):
         name = self.kwargs["name"]
         reader = READERS[name]()
         tags = {"leader": settings.NODE, "pid": str(os.getpid())}
+        clock = asyncio.get_running_loop().time
+        due = clock() + FIRST
         while True:
-            await asyncio.sleep(PERIOD - time.time() % PERIOD)
+            await asyncio.sleep(due - clock())
             columns = {field: [value] for field, value in reader.read().items()}
             await stream.publish(Frame.from_columns(name, {"time": [int(time.time() * 1000)], **columns}), tags=tags)
+            due = max(due + PERIOD, clock())
