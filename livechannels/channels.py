@@ -110,7 +110,10 @@ class ManagedStream(LiveChannel):
 
 
 class BroadcastChannel(LiveChannel):
-    """An announcement to everyone signed in; its newest message is kept for 30 days and shown to who comes later."""
+    """An announcement to everyone signed in; its newest message is kept for 30 days for those who come later.
+
+    A page gets it by subscribing with a position: newSubscription(name, {since: {offset: 0, epoch: ""}}).
+    """
 
     history_size = 1
     history_ttl = 30 * 86400

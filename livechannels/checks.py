@@ -41,6 +41,7 @@ from .dashboards import DashboardChannel, declared_channels
 from .exceptions import ConfigurationError
 from .layer import LiveChannelLayer
 from .paths import LivePath
+from .streams import always_on
 
 TAG = "livechannels"
 TOKEN_LENGTH = 16
@@ -114,6 +115,7 @@ def check_channels(**_: Any) -> list[CheckMessage]:
     """LIVECHANNELS["CHANNELS"]: can it be loaded, and do its classes make sense."""
     try:
         paths = registry.live_paths()
+        always_on()
     except ConfigurationError as error:
         return [_error("E008", str(error))]
     except Exception as error:

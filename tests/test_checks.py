@@ -12,6 +12,7 @@ from livechannels.channels import LiveChannel, ManagedStream
 from livechannels.checks import check_channels, check_layers, check_settings
 from livechannels.dashboards import DashboardChannel
 from livechannels.paths import live_path
+from livechannels.sources import StreamSource
 from tests.testapp.models import Board
 
 OURS = "livechannels.layer.LiveChannelLayer"
@@ -147,6 +148,10 @@ class SyncCleaner(LiveChannel):
         return data
 
 
+class Unnamed(StreamSource):
+    always = True
+
+
 BROKEN = 1
 
 
@@ -160,6 +165,7 @@ BROKEN = 1
         ([live_path("a", Odd)], ["E011", "E011"], "one of"),
         ([live_path("a", ManagedStream, history_size=-1)], ["E011"], "-1"),
         ([live_path("a", SyncCleaner)], ["E011"], "async"),
+        ([live_path("a/<int:pk>", Unnamed)], ["E008"], "always = True needs a pattern without parameters"),
         ([live_path("a", Forgetful)], ["W005"], "history_ttl is 0"),
     ],
 )

@@ -106,3 +106,12 @@ async def test_the_end_of_a_connection_is_an_error(ann: User) -> None:
             await adisconnect(ann)
             with pytest.raises(ConnectionError, match="3503"):
                 await read(client)
+
+
+async def test_the_last_broadcast_waits_for_who_comes_later(ann: User) -> None:
+    with live_test_layer():
+        await apublish("broadcast/news", {"text": "old"})
+        await apublish("broadcast/news", {"text": "new"})
+        async with live_client(ann) as client:
+            reply = await client.subscribe("broadcast/news", recover=True, epoch="", offset=0)
+            assert [publication["data"] for publication in reply["publications"]] == [{"text": "new"}]
