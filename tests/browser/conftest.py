@@ -15,8 +15,9 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 Open = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """One for each module: while Playwright runs, its event loop leaves no room for tests that need one."""
     if not CHROMIUM:
         pytest.skip("Chromium is not installed: apt-get install chromium")
     with sync_playwright() as playwright:
