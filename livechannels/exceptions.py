@@ -47,9 +47,7 @@ class EngineUnavailable(LiveChannelsError, ConnectionError):
     `sent`: the request had left, so it may have been carried out all the same.
     """
 
-    def __init__(
-        self, message: str | None = None, *, delivered_locally: bool = False, sent: bool = False
-    ) -> None:
+    def __init__(self, message: str | None = None, *, delivered_locally: bool = False, sent: bool = False) -> None:
         super().__init__(message)
         self.delivered_locally = delivered_locally
         self.sent = sent

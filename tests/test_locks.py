@@ -87,7 +87,7 @@ async def test_names_are_independent_and_checked(layer):
 async def test_a_lost_lease_cancels_the_block_and_raises_lease_lost(layer):
     cancelled = False
     began = time.monotonic()
-    with pytest.raises(LeaseLost, match="could not be renewed in time"):  # noqa: PT012
+    with pytest.raises(LeaseLost, match="could not be renewed in time"):
         async with layer.leader_lock("job", ttl=TTL) as lock:
             steal(layer)
             try:
@@ -106,7 +106,7 @@ async def test_a_store_that_is_away_ends_the_block_before_anyone_else_is_let_in(
     async def away(command: Any) -> Any:
         raise EngineUnavailable
 
-    with pytest.raises(LeaseLost):  # noqa: PT012
+    with pytest.raises(LeaseLost):
         async with layer.leader_lock("job", ttl=TTL):
             began = time.monotonic()
             monkeypatch.setattr(layer, "run", away)
@@ -157,7 +157,7 @@ def test_sync_is_renewed(layer):
 
 
 def test_sync_sees_that_it_lost(layer):
-    with pytest.raises(LeaseLost, match="block ended"), layer.leader_lock("job", ttl=TTL) as lock:  # noqa: PT012
+    with pytest.raises(LeaseLost, match="block ended"), layer.leader_lock("job", ttl=TTL) as lock:
         steal(layer)
         deadline = time.monotonic() + 2
         while lock.held:

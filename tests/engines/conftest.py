@@ -70,9 +70,8 @@ class Store:
 
     def engine(self, prefix: str | None = None) -> Engine:
         if self.server is not None:
-            from livechannels.engines.redis import RedisEngine
-
             from livechannels import options
+            from livechannels.engines.redis import RedisEngine
 
             return RedisEngine(options.parse({"hosts": [self.server.url], "prefix": prefix or self.prefix}))
         from livechannels.engines.memory import MemoryEngine

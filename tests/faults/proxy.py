@@ -16,7 +16,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class FaultProxy:
-    """Forwards 127.0.0.1:`port` to a target port, from a thread of its own, so that a blocked test loop cannot stall it.
+    """Forwards 127.0.0.1:`port` to a target port, from its own thread, so that a blocked test loop cannot stall it.
 
     "up" is towards the server. Bytes stalled in a direction are not lost: like a network that heals, `heal`
     delivers them late, and while stalled the proxy stops reading, so back-pressure reaches the sender.

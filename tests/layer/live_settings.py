@@ -8,7 +8,9 @@ SECRET_KEY = "live server test"
 ALLOWED_HOSTS = ["*"]
 INSTALLED_APPS = ["daphne", "django.contrib.contenttypes", "django.contrib.auth", "livechannels"]
 DATABASE = os.environ["TEST_DATABASE"]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": DATABASE, "TEST": {"NAME": DATABASE + ".test"}}}
+DATABASES = {
+    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": DATABASE, "TEST": {"NAME": DATABASE + ".test"}}
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 ROOT_URLCONF = "tests.layer.live_settings"
 ASGI_APPLICATION = "tests.layer.live_server_case.application"

@@ -104,7 +104,9 @@ async def test_stock_consumers_follow_a_live_channel(installed, consumer):
 async def test_messages_from_outside_reach_a_consumer(installed):
     person = WebsocketCommunicator(Chat.as_asgi(), "/chat")
     await person.connect(5)
-    await asyncio.to_thread(async_to_sync(get_channel_layer().group_send), "chat", {"type": "chat.message", "text": "a"})
+    await asyncio.to_thread(
+        async_to_sync(get_channel_layer().group_send), "chat", {"type": "chat.message", "text": "a"}
+    )
     await asyncio.to_thread(get_channel_layer().group_send_sync, "chat", {"type": "chat.message", "text": "b"})
     assert [(await person.receive_json_from(5))["text"] for _ in range(2)] == ["a", "b"]
     await person.disconnect()

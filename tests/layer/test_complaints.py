@@ -350,7 +350,10 @@ async def test_cr_348_a_cancelled_command_leaves_no_reply_behind(redis_layer):
 
 async def test_cr_163_cr_299_one_plain_message_goes_to_one_worker(redis_layers, redis_url, prefix):
     layer = redis_layers(capacity=500)
-    async with Peer({"hosts": [redis_url], "prefix": prefix}) as one, Peer({"hosts": [redis_url], "prefix": prefix}) as two:
+    async with (
+        Peer({"hosts": [redis_url], "prefix": prefix}) as one,
+        Peer({"hosts": [redis_url], "prefix": prefix}) as two,
+    ):
         for peer in (one, two):
             await peer.call("listen", "jobs")
         for number in range(60):
@@ -367,7 +370,11 @@ async def test_cr_89_group_messages_of_several_senders_have_one_order(redis_laye
     for receiver, channel in zip(receivers, channels, strict=True):
         await receiver.group_add("room", channel)
     await asyncio.gather(
-        *(sender.group_send("room", {"type": "x", "id": f"{which}-{n}"}) for which, sender in enumerate(senders) for n in range(50))
+        *(
+            sender.group_send("room", {"type": "x", "id": f"{which}-{n}"})
+            for which, sender in enumerate(senders)
+            for n in range(50)
+        )
     )
     seen = [
         [m["id"] for m in await receive_all(receiver, channel, 150)]

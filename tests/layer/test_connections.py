@@ -345,9 +345,7 @@ class TestAbsent:
             ("redis+cluster://{address}", "cluster"),
         ],
     )
-    async def test_a_misconfigured_redis_fails_clearly_and_in_time(
-        self, own_redis, prefix, caplog, url, says
-    ):
+    async def test_a_misconfigured_redis_fails_clearly_and_in_time(self, own_redis, prefix, caplog, url, says):
         own_redis.command("CONFIG", "SET", "requirepass", "secret-of-the-test" if "wrong" in url else "")
         own_redis.password = "secret-of-the-test" if "wrong" in url else ""
         layer = LiveChannelLayer(hosts=[url.format(address=own_redis.address)], prefix=prefix)
@@ -360,4 +358,6 @@ class TestAbsent:
 
         assert re.search(says, caplog.text, re.IGNORECASE), caplog.text
         assert "Traceback" not in caplog.text
-        assert "wrong" not in caplog.text.replace("wrong password", "").replace("wrong pass", "").replace("WRONGPASS", "")
+        assert "wrong" not in caplog.text.replace("wrong password", "").replace("wrong pass", "").replace(
+            "WRONGPASS", ""
+        )

@@ -13,7 +13,21 @@ from channels.layers import BaseChannelLayer
 from livechannels.layer import LiveChannelLayer
 from tests.layer.conftest import receive, receive_all, unread
 
-BAD_NAMES = ["", "two words", "x" * 100, "sl/ash", "col:on", "öl", "a!b!c", "{curly}", "star*", b"bytes", 7, None, ["l"]]
+BAD_NAMES = [
+    "",
+    "two words",
+    "x" * 100,
+    "sl/ash",
+    "col:on",
+    "öl",
+    "a!b!c",
+    "{curly}",
+    "star*",
+    b"bytes",
+    7,
+    None,
+    ["l"],
+]
 
 
 class TestNames:

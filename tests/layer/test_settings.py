@@ -75,7 +75,9 @@ class TestHosts:
         with pytest.raises(ValueError, match="list"):
             LiveChannelLayer(hosts=hosts)
 
-    async def test_several_hosts_share_the_groups_and_all_of_them_work(self, redis_url, redis_server, own_redis, prefix):
+    async def test_several_hosts_share_the_groups_and_all_of_them_work(
+        self, redis_url, redis_server, own_redis, prefix
+    ):
         layer = LiveChannelLayer(hosts=[redis_url, own_redis.url], prefix=prefix)
         for number in range(20):
             channel = await layer.new_channel()
@@ -145,7 +147,7 @@ class TestOptions:
         with redis_server.client as client:
             client.connection_pool.connection_kwargs["decode_responses"] = False
             client.connection_pool.reset()
-            stored = b"".join(client.dump(key) or b"" for key in client.keys())
+            stored = b"".join(client.dump(key) or b"" for key in client.scan_iter())
         assert b"topsecret" not in stored
         assert (await receive(new, "plain"))["text"] == "topsecret"
         for layer in (old, new, stranger):
