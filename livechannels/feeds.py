@@ -302,9 +302,10 @@ class Feeds:
                     return
                 for topic, position in zip(chunk, found, strict=True):
                     feed = self._feeds.get(topic)
-                    if feed is not None and not feed.filling and position != feed.position:
-                        if position.epoch != (feed.position or START).epoch or position > (feed.position or START):
-                            self._start_fill(feed)
+                    known = feed.position or START if feed is not None else position
+                    behind = position.epoch != known.epoch or position.offset > known.offset
+                    if feed is not None and behind and not feed.filling:
+                        self._start_fill(feed)
 
     async def keep_checking(self, every: float = CHECK_EVERY) -> None:
         """Compare all positions now and then, and keep their records in the store alive. Runs until cancelled."""

@@ -81,7 +81,8 @@ def parse_url(url: str) -> Endpoint:
     if not separator:
         return Endpoint("single", (_address(url, url),))
     base, _, extra = scheme.partition("+")
-    if base not in ("redis", "rediss", "unix") or extra not in ("", "sentinel", "cluster") or (base == "unix" and extra):
+    known = base in ("redis", "rediss") and extra in ("", "sentinel", "cluster")
+    if not known and scheme != "unix":
         raise _refuse(url, f"{scheme}:// is not a Redis URL scheme")
     if base == "unix":
         parts = urlsplit(url)
@@ -113,7 +114,8 @@ def parse_url(url: str) -> Endpoint:
         kwargs.setdefault("db", int(steps[0]))
     if extra == "cluster" and kwargs.get("db"):
         raise _refuse(url, "a cluster has only database 0")
-    kind: Literal["single", "sentinel", "cluster"] = "sentinel" if extra == "sentinel" else "cluster" if extra else "single"
+    kinds: dict[str, Literal["single", "sentinel", "cluster"]] = {"sentinel": "sentinel", "cluster": "cluster"}
+    kind = kinds.get(extra, "single")
     return Endpoint(kind, addresses or (("localhost", DEFAULT_PORT),), kwargs, master=master, tls=base == "rediss")
 
 

@@ -207,7 +207,8 @@ class Hub:
         """Add a subscriber; nothing is delivered before `activate`.
 
         With `since` everything after it is recovered, or `recovered` is False. Without, or if nothing could be
-        recovered, the `history` newest publications are returned. Raises UnknownChannel, or EngineUnavailable (then nothing was added).
+        recovered, the `history` newest publications are returned. Raises UnknownChannel, or EngineUnavailable
+        (then nothing was added).
         """
         policy = self._policies(channel)
         feeds = self._feeds(policy)

@@ -99,7 +99,8 @@ def _engine(config: Mapping[str, Any]) -> tuple[Literal["memory", "redis"], tupl
     name = config.get("ha_engine")
     address = config.get("ha_engine_address")
     if name not in (None, "", "memory", "redis"):
-        raise _wrong(f'"ha_engine" is "redis" or "memory", not {name!r}.{nearest(str(name), ("redis", "memory"))}', "livechannels.E001")
+        hint = nearest(str(name), ("redis", "memory"))
+        raise _wrong(f'"ha_engine" is "redis" or "memory", not {name!r}.{hint}', "livechannels.E001")
     if "hosts" in config and address:
         raise _wrong('"hosts" and "ha_engine_address" both say where Redis is: keep one of them.', "livechannels.E002")
     if name == "memory" or (not name and "hosts" not in config and not address):

@@ -255,7 +255,8 @@ class Listener(Protocol):
 class Port(Protocol):
     """An engine as one event loop uses it. Made by `Engine.port`, closed by `close`."""
 
-    health: Health
+    @property
+    def health(self) -> Health: ...
 
     async def run(self, command: Command[T]) -> T:
         """Run a command. Raises EngineUnavailable within two seconds when the store cannot be reached."""

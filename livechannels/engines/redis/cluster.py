@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -193,10 +194,10 @@ class ClusterShard:
                 confirmed = self._names[name]
                 moved = confirmed.done()
                 future = owner.subscribe(name)
-                future.add_done_callback(lambda _, name=name, moved=moved: self._followed(name, moved))
+                future.add_done_callback(functools.partial(self._followed, name, moved))
         self._mapped.set()
 
-    def _followed(self, name: str, moved: bool) -> None:
+    def _followed(self, name: str, moved: bool, _: asyncio.Future[None]) -> None:
         confirmed = self._names.get(name)
         if confirmed is not None:
             _finish(confirmed)

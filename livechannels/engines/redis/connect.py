@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
@@ -54,7 +54,7 @@ async def open_connection(endpoint: Endpoint, address: Address | None = None) ->
     where = str(endpoint) if address is None else f"{endpoint} ({address[0]}:{address[1]})"
     try:
         async with asyncio.timeout(CONNECT_WITHIN * 1.5):
-            await connection.connect()
+            await cast(Any, connection).connect()
     except AuthenticationError as error:
         raise EngineUnavailable(f"{where} refused the user or password: check the URL ({error})") from None
     except ResponseError as error:
@@ -112,7 +112,7 @@ async def _open_sentinel(endpoint: Endpoint, host: str, port: int) -> AbstractCo
         name: value for name, value in kwargs.items() if name != "ssl"
     })  # fmt: skip
     async with asyncio.timeout(CONNECT_WITHIN * 1.5):
-        await connection.connect()
+        await cast(Any, connection).connect()
     return connection
 
 
@@ -129,13 +129,14 @@ def sync_client(endpoint: Endpoint, timeout: float) -> Any:
     if endpoint.kind == "sentinel":
         from redis.sentinel import Sentinel
 
-        sentinel_kwargs = dict(endpoint.sentinel) | {"socket_timeout": CONNECT_WITHIN, "retry": SyncRetry(NoBackoff(), 0)}
-        finder = Sentinel(list(endpoint.addresses), sentinel_kwargs=sentinel_kwargs)
+        retry = SyncRetry(NoBackoff(), 0)
+        sentinel_kwargs = dict(endpoint.sentinel) | {"socket_timeout": CONNECT_WITHIN, "retry": retry}
+        finder: Any = cast(Any, Sentinel)(list(endpoint.addresses), sentinel_kwargs=sentinel_kwargs)
         return finder.master_for(endpoint.master, ssl=endpoint.tls, **kwargs)
     if endpoint.kind == "cluster":
         from redis.cluster import ClusterNode, RedisCluster
 
-        nodes = [ClusterNode(host, port) for host, port in endpoint.addresses]
+        nodes = [cast(Any, ClusterNode)(host, port) for host, port in endpoint.addresses]
         kwargs.pop("db", None)
         return RedisCluster(startup_nodes=nodes, ssl=endpoint.tls, **{k: v for k, v in kwargs.items() if k != "retry"})
     if endpoint.path:

@@ -189,7 +189,7 @@ class Link:
                     complained = str(error)
                     logger.warning("Redis is away, serving degraded and trying again: %s", error)
                 self.health = Health(False, self.health.since, str(error), self.operations.compare_replids)
-                await asyncio.sleep(pause * (0.5 + random.random()))
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  spreads reconnects, no secret
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
             if complained or self._was_up:
@@ -267,11 +267,13 @@ class Link:
 
     async def _watch(self) -> str:
         """Return why the path is broken, as soon as it is."""
-        assert self._commands is not None and self._subscriber is not None
+        assert self._commands is not None
+        assert self._subscriber is not None
         wires = (self._commands, self._subscriber.wire)
         next_check = time.monotonic() + MASTER_CHECK_EVERY
         while True:
-            done, _ = await asyncio.wait([wire.broken for wire in wires], timeout=PROBE_EVERY, return_when="FIRST_COMPLETED")
+            broken = [wire.broken for wire in wires]
+            done, _ = await asyncio.wait(broken, timeout=PROBE_EVERY, return_when=asyncio.FIRST_COMPLETED)
             if done:
                 return str(done.pop().result())
             now = time.monotonic()

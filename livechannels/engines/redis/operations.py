@@ -98,7 +98,7 @@ class Operations:
         self.compare_replids = True
         self.publish_word = "PUBLISH"
         self._renewed: dict[str, float] = {}
-        self._random = random.Random()
+        self._random = random.Random()  # noqa: S311  names, no secrets
         self._makers: dict[type[Any], Callable[[Any], Operation[Any]]] = {
             base.Publish: self._publish,
             base.Read: self._read,
@@ -159,7 +159,9 @@ class Operations:
             replies = yield batch
         except Lost as error:
             if error.sent:
-                raise PublishUnknown(f"{topic}: {error}; without history it cannot be known whether it arrived") from error
+                raise PublishUnknown(
+                    f"{topic}: {error}; without history it cannot be known whether it arrived"
+                ) from error
             raise
         plain = [name.decode() for name in replies[1]] if len(replies) > 1 else []
         return base.Published(None, plain)
@@ -247,7 +249,8 @@ class Operations:
         return [Position(epoch.decode(), int(offset)) if epoch else START for epoch, offset, _ in replies]
 
     def _trim(self, command: base.Trim) -> Operation[None]:
-        yield [_script(scripts.TRIM, [self.keys.record(command.topic), self.keys.stream(command.topic)], command.offset)]
+        keys = [self.keys.record(command.topic), self.keys.stream(command.topic)]
+        yield [_script(scripts.TRIM, keys, command.offset)]
 
     # Queues and plain members
 

@@ -34,7 +34,9 @@ class Shard(Protocol):
     """One Redis, however many servers it is made of."""
 
     operations: Operations
-    health: Health
+
+    @property
+    def health(self) -> Health: ...
 
     async def run(self) -> None: ...
 

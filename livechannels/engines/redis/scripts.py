@@ -20,7 +20,7 @@ def _load(name: str) -> Script:
     source = (folder / f"{name}.lua").read_bytes()
     if name in _STORING:
         source = (folder / "store.lua").read_bytes() + source
-    return Script(name, source, hashlib.sha1(source).hexdigest())
+    return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 
 PUBLISH = _load("publish")

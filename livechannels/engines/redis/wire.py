@@ -203,9 +203,10 @@ class StreamWire(Wire):
 
 def _as_reply_error(error: Exception) -> ReplyError:
     names = {
-        "NoScriptError": "NOSCRIPT", "ReadOnlyError": "READONLY", "OutOfMemoryError": "OOM", "BusyLoadingError": "LOADING",
-        "NoPermissionError": "NOPERM", "AskError": "ASK", "MovedError": "MOVED", "TryAgainError": "TRYAGAIN",
-        "ClusterDownError": "CLUSTERDOWN", "MasterDownError": "MASTERDOWN", "ExecAbortError": "EXECABORT",
+        "NoScriptError": "NOSCRIPT", "ReadOnlyError": "READONLY", "OutOfMemoryError": "OOM",
+        "BusyLoadingError": "LOADING", "NoPermissionError": "NOPERM", "AskError": "ASK",
+        "MovedError": "MOVED", "TryAgainError": "TRYAGAIN", "ClusterDownError": "CLUSTERDOWN",
+        "MasterDownError": "MASTERDOWN",
     }  # fmt: skip
     code = names.get(type(error).__name__)
     return ReplyError(f"{code} {error}" if code else str(error))
