@@ -13,7 +13,7 @@ import pytest
 
 from livechannels import node as nodes
 from livechannels import rendezvous, stream_status, streams, topics
-from livechannels.engines.base import LeaseGet
+from livechannels.engines.base import LeaseAcquire, LeaseGet, LeaseRelease
 from livechannels.exceptions import ConfigurationError, LeaseLost, ScopeError
 from livechannels.layer import LiveChannelLayer
 from livechannels.paths import live_path
@@ -103,18 +103,28 @@ async def eventually(condition: Callable[[], Any], what: str, timeout: float = P
 MakeLayers = Callable[..., list[LiveChannelLayer]]
 
 
+@pytest.fixture(params=["memory", "redis"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-async def make_layers(settings: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeLayers]:
-    """Makes layers that share one memory engine: each has a node of its own on the test's loop, as processes would."""
+async def make_layers(
+    request: pytest.FixtureRequest, engine: str, prefix: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[MakeLayers]:
+    """Makes layers of one cluster: each has a node of its own on the test's loop, as processes would."""
     made: list[LiveChannelLayer] = []
+    where: dict[str, Any] = {"ha_engine": "memory"}
+    if engine == "redis":
+        where = {"hosts": [request.getfixturevalue("redis_url")], "prefix": prefix}
     Source.runs.clear()
     Source.open = 0
 
     def make(source: type[StreamSource], count: int = 1, ttl: float = 1.0) -> list[LiveChannelLayer]:
         settings.LIVECHANNELS = {"CHANNELS": [live_path("source/<str:name>", source)], "LEASE_TTL": ttl}
         for _ in range(count):
-            layer = LiveChannelLayer(ha_engine="memory")
-            if made:
+            layer = LiveChannelLayer(**where)
+            if made and engine == "memory":
                 layer.engine = made[0].engine
             made.append(layer)
             layer.node()
@@ -125,6 +135,17 @@ async def make_layers(settings: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     yield make
     for layer in made:
         await layer.close()
+
+
+async def steal(layer: LiveChannelLayer, channel: str = CHANNEL) -> None:
+    """Somebody else leads now, as after a failover that lost the lease."""
+    topic = topics.live(channel)
+    grant = await layer.run(LeaseGet(topic))
+    assert grant
+    assert grant.token
+    assert await layer.run(LeaseRelease(topic, grant.session, grant.token))
+    taken = await layer.run(LeaseAcquire(topic, "thief", "thief", 1))
+    assert taken.token
 
 
 async def leader(layers: list[LiveChannelLayer], channel: str = CHANNEL) -> LiveChannelLayer | None:
@@ -302,7 +323,7 @@ async def test_a_publication_with_a_lost_lease_is_refused_and_ends_the_run(make_
     async with Viewer(layer) as viewer:
         await viewer.sees()
         token = viewer.data[0]["token"]
-        layer.engine._store._leases[topics.live(CHANNEL)].session = "somebody else"
+        await steal(layer)
         await eventually(lambda: refused, "a refusal")
         await viewer.sees(lambda data: data[-1]["token"] > token)
         assert len(refused) == 1
@@ -604,5 +625,5 @@ async def test_with_scope_node_each_node_runs_its_own_for_its_own_viewers(make_l
         assert {status.scope for status in statuses} == {"node"}
         with pytest.raises(ScopeError):
             await layers[0].publish(CHANNEL, "from outside")
-        assert (await layers[0].engine.run_detached(LeaseGet(topics.live(CHANNEL)))) is None
+        assert (await layers[0].run(LeaseGet(topics.live(CHANNEL)))) is None
     await eventually(lambda: not any(streams.of(layer.node()).status() for layer in layers), "all stopped")
