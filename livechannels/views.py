@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
@@ -48,7 +49,9 @@ async def status(request: HttpRequest) -> HttpResponseBase:
     except EngineUnavailable as error:
         return _plain(str(error), 503)
     if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
-        return render(request, "livechannels/status.html", {"health": found["health"], "tables": _tables(found)})
+        since = datetime.fromtimestamp(found["health"]["since"], UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        context = {"health": found["health"] | {"since": since}, "tables": _tables(found)}
+        return render(request, "livechannels/status.html", context)
     return JsonResponse(found)
 
 
