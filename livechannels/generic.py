@@ -48,14 +48,21 @@ class DirectDispatchMixin:
         try:
             if self.channel_layer is None:
                 await self._pump(receive, turn)
-                return
-            self.channel_name = await self.channel_layer.new_channel()
-            self.channel_receive = functools.partial(self.channel_layer.receive, self.channel_name)
+            else:
+                self.channel_name = await self.channel_layer.new_channel()
+                self.channel_receive = functools.partial(self.channel_layer.receive, self.channel_name)
+                await self._pump_both(receive, turn)
+        except StopConsumer:
+            pass
+
+    async def _pump_both(self, receive: Callable[[], Awaitable[Any]], turn: asyncio.Lock) -> None:
+        try:
             async with asyncio.TaskGroup() as pumps:
                 pumps.create_task(self._pump(receive, turn))
                 pumps.create_task(self._pump(self.channel_receive, turn))
-        except* StopConsumer:
-            pass
+        except BaseExceptionGroup as failed:
+            # Servers and Channels know the errors of a consumer, not groups of them.
+            raise failed.exceptions[0] from None
 
     async def _pump(self, source: Callable[[], Awaitable[Any]], turn: asyncio.Lock) -> None:
         while True:

@@ -59,7 +59,7 @@ class Identity:
 
     async def reload(self) -> bool:
         """Fetch the user anew. False if the sign-in has ended: logout, expiry, deletion, deactivation, new password."""
-        if not self.user_id:
+        if not self.user_id or (self._session_key is None and not isinstance(self.user, Model)):
             return True
         user, self.expires_at = await database_sync_to_async(self._reload)()
         if user is None or str(user.pk) != self.user_id:
@@ -71,11 +71,9 @@ class Identity:
         if self._session_key is not None:
             session = _open_session(self._session_key)
             return _signed_in(session), _expiry(session)
-        if isinstance(self.user, Model):
-            # Signed in by a middleware of the project's own, without a session.
-            user = type(self.user)._default_manager.filter(pk=self.user.pk).first()
-            return (user if getattr(user, "is_active", user is not None) else None), None
-        return self.user, None
+        # Signed in by a middleware of the project's own, without a session.
+        user = type(self.user)._default_manager.filter(pk=self.user.pk).first()
+        return (user if getattr(user, "is_active", user is not None) else None), None
 
 
 def _open_session(session_key: str) -> SessionBase:

@@ -33,11 +33,12 @@ class TestCommands:
     @pytest.mark.parametrize(
         "frame",
         [
-            "", "\n", "{}\n\n", " ", "x", "[]", "null", '"a"', "1", '{"id":1}', '{"id":1,"ping":{}}',
-            '{"id":-1,"rpc":{}}',            '{"id":1.5,"rpc":{}}', '{"id":4294967296,"rpc":{}}', '{"id":"1","rpc":{}}', '{"connect":{}}',
-            '{"id":1,"subscribe":[]}', '{"id":1,"subscribe":{"channel":1}}', '{"id":1,"subscribe":{"offset":-1}}',
-            '{"id":1,"history":{"limit":"x"}}', "{", "[" * 100_000, '{"id":1,"rpc":{"data":' + "[" * 100_000,
-            '{"id":1,"rpc":{"data":"\ud800"}}', b"\xff\xfe", b'{"id":1,"rpc":{"data":"\xff"}}', b"",
+            "", "\n", "{}\n\n", " ", "x", "[]", "null", '"a"', "1", "{", '{"id":1}', '{"id":1,"ping":{}}',
+            '{"id":-1,"rpc":{}}', '{"id":1.5,"rpc":{}}', '{"id":4294967296,"rpc":{}}', '{"id":"1","rpc":{}}',
+            '{"connect":{}}', '{"id":1,"subscribe":[]}', '{"id":1,"subscribe":{"channel":1}}',
+            '{"id":1,"subscribe":{"offset":-1}}', '{"id":1,"history":{"limit":"x"}}', "[" * 100_000,
+            '{"id":1,"rpc":{"data":' + "[" * 100_000, '{"id":1,"rpc":{"data":"\ud800"}}', b"\xff\xfe",
+            b'{"id":1,"rpc":{"data":"\xff"}}', b"",
         ],
     )  # fmt: skip
     def test_what_is_no_command_is_a_bad_frame(self, frame: str | bytes) -> None:
