@@ -10,7 +10,7 @@ CHANNEL = "source/host/cpu"
 
 
 class PlainConsumer(AsyncJsonWebsocketConsumer):
-    """Sends each publication of one stream as {"offset", "data", "tags"}, the kept ones first."""
+    """Sends each publication of one stream as {"offset", "data", "tags"}, the last one at once."""
 
     async def connect(self) -> None:
         await self.accept()

@@ -18,7 +18,10 @@ function open() {
 }
 
 function receive({ offset, data, tags }, text) {
-  data.schema.fields.forEach((field, index) => field.type !== "time" && meter(field.name, data.data.values[index].at(-1)));
+  data.schema.fields.forEach(({ name, type }, index) => {
+    const newest = data.data.values[index].at(-1);
+    if (type === "number" && newest !== undefined) meter(name, newest); // a stream that ended says so with an empty frame
+  });
   const line = Object.assign(document.createElement("li"), { textContent: text });
   line.value = offset;
   byId("log").prepend(line);
