@@ -52,7 +52,6 @@ class EngineAccess:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.options = parse(config)
         self.codec = Codec(self.options.serializer_format, self.options.symmetric_encryption_keys)
-        self.group_meta_ttl = max(600.0, 2 * self.options.expiry)
         self._reset()
         _made.add(self)
 

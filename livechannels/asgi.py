@@ -16,6 +16,7 @@ from django.conf import settings as django_settings
 from django.contrib.auth.models import AnonymousUser
 
 from .conf import settings
+from .exceptions import ConfigurationError
 from .layer import live_layer
 from .origins import Application, OriginCheck, Receive, Scope, Send
 
@@ -52,8 +53,7 @@ def _matches(route: Any, path: str) -> bool:
 
 
 class Lifespan:
-    """Starts this process's node with the server and ends it in time. daphne has no lifespan; there the first
-    connection starts the node, and a signal ends it."""
+    """Starts this process's node with the server and ends it in time."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -69,16 +69,31 @@ class Lifespan:
         await send({"type": "lifespan.shutdown.complete"})
 
 
+class FirstRequest:
+    """Starts the node where no lifespan does (daphne), so that sources with `always` run before anyone connects."""
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            live_layer(settings.LAYER).node()
+        except ConfigurationError as error:
+            logger.error("Live channels are not available: %s", error)
+        await self.application(scope, receive, send)
+
+
 def live_application(*, http: Application, websocket: Sequence[Any] = ()) -> ProtocolTypeRouter:
     """Route by protocol: `http` as it is, `websocket` (a list of path() entries) behind origin check and session auth.
 
     Consumers find the user in scope["user"]. Pages of foreign origins are refused with 403 (see
-    `livechannels.origins`); unknown paths too. The server's lifespan, where it has one, starts and ends the node.
+    `livechannels.origins`); unknown paths too. The server's lifespan starts and ends the node; where it has none
+    (daphne) the first request starts it, and the signal that stops the process ends it.
     """
     routes = NotFound(URLRouter(list(websocket)))
     return ProtocolTypeRouter(
         {
-            "http": http,
+            "http": FirstRequest(http),
             "websocket": OriginCheck(CookieMiddleware(SessionMiddleware(SessionAuth(routes)))),
             "lifespan": Lifespan(),
         }

@@ -154,13 +154,14 @@ class Feeds:
 
     def _check_again(self, topic: str) -> None:
         # The position may have been read before the subscription took effect: one more look closes that window.
+        # It also makes a record that a publisher began live as long as it is followed.
         self._unchecked.add(topic)
         if len(self._unchecked) == 1:
             asyncio.get_running_loop().call_later(RECHECK_AFTER, self._start_recheck)
 
     def _start_recheck(self) -> None:
         topics, self._unchecked = self._unchecked, set()
-        self._spawn(self._compare(topics), "livechannels-recheck")
+        self._spawn(self._compare(topics, renew=True), "livechannels-recheck")
 
     # Messages
 
@@ -186,6 +187,8 @@ class Feeds:
         known = feed.position or START
         if position.epoch == known.epoch or (not known.epoch and position.offset == 1):
             if position.offset == known.offset + 1:
+                if not known.epoch:
+                    self._check_again(feed.topic)
                 feed.position = position
                 feed.deliver(entry, position.epoch)
                 return

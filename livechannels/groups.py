@@ -140,7 +140,7 @@ class Groups:
         full = 0
         expired = []
         for box, until in feed.members.items():
-            if until < now:
+            if until < now and not self._renew(feed, box, now):
                 expired.append(box)
             elif not box.put(item):
                 full += 1
@@ -148,6 +148,13 @@ class Groups:
             del feed.members[box]
         if full:
             self._report_full(feed, full, now)
+
+    def _renew(self, feed: GroupFeed, box: Mailbox, now: float) -> bool:
+        """A membership past its end goes on while its consumer reads."""
+        if not box.waiting and now - box.left_at > self._group_expiry:
+            return False
+        feed.members[box] = now + self._group_expiry
+        return True
 
     def _report_full(self, feed: GroupFeed, full: int, now: float) -> None:
         DROPPED.inc(full, kind="group")

@@ -16,7 +16,7 @@ _FORMS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Endpoint:
     """One Redis: a server, a master found through sentinels, or a cluster.
 
@@ -35,6 +35,9 @@ class Endpoint:
     @property
     def db(self) -> int:
         return int(self.connection.get("db") or 0)
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self}>"
 
     def __str__(self) -> str:
         where = self.path or ",".join(f"{host}:{port}" for host, port in self.addresses)

@@ -24,13 +24,14 @@ from .engines.base import Command, Flush, PlainAdd, PlainDrop, Publish, QueuePus
 from .exceptions import ConfigurationError, EngineUnavailable
 from .groups import DROPPED, UNREADABLE
 from .inboxes import BYTES, SIZE, Letter
-from .inboxes import META_TTL as INBOX_META_TTL
 from .live import History, LiveMethods
 from .node import Node
 
 logger = logging.getLogger(__name__)
 
 ACK_POLL = 0.02
+RECORD_OUTLIVES = 5.0
+"""Seconds that a position record nobody follows outlives its messages; nodes with members keep theirs alive."""
 
 
 class LiveChannelLayer(LiveMethods, BaseChannelLayer):
@@ -58,8 +59,9 @@ class LiveChannelLayer(LiveMethods, BaseChannelLayer):
         self.prefix = self.options.prefix
         self.hosts = self.options.hosts
         self.client_prefix = secrets.token_hex(6)
-        self._group_retention = Retention(self.options.capacity, self.options.expiry, self.group_meta_ttl)
-        self._inbox_retention = Retention(SIZE, self.options.expiry, INBOX_META_TTL)
+        outlive = self.options.expiry + RECORD_OUTLIVES
+        self._group_retention = Retention(self.options.capacity, self.options.expiry, outlive)
+        self._inbox_retention = Retention(SIZE, self.options.expiry, outlive)
 
     def __repr__(self) -> str:
         return f"<LiveChannelLayer {self.options.engine} prefix={self.prefix!r}>"
@@ -278,6 +280,8 @@ class LiveChannelLayer(LiveMethods, BaseChannelLayer):
         if node is not None:
             await node.close()
             self._nodes.pop(node.loop, None)
+        if not self.nodes():
+            self.engine.close()
 
     close_pools = close
 

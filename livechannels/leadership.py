@@ -50,7 +50,10 @@ class Bus(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Stand:
-    """A name this node would lead. `due`: monotonic time of the next attempt; `holder`: who led when last asked."""
+    """A name this node would lead. `due`: monotonic time of the next attempt; `holder`: who led when last asked.
+
+    `woken`: when a release was last heard of; an answer to a question sent before it says nothing any more.
+    """
 
     name: str
     topic: str
@@ -58,6 +61,7 @@ class _Stand:
     due: float
     holder: str = ""
     asking: bool = False
+    woken: float = 0.0
 
 
 class Leadership:
@@ -202,7 +206,8 @@ class Leadership:
             if isinstance(answer, BaseException):
                 stand.due = self._clock() + _random.uniform(0.5, 1) * self.ttl / 6
             elif answer.token is None:
-                self._follow(stand, answer)
+                if stand.woken < sent:
+                    self._follow(stand, answer)
             else:
                 lease = Lease.granted(stand.name, stand.topic, self.session, answer, self.ttl, sent)
                 if current is stand and lease.trusted(self._clock()):
@@ -231,6 +236,7 @@ class Leadership:
             stand = self._stands.get(name)
             if stand:
                 stand.holder = ""
+                stand.woken = now
                 stand.due = now + self._hold_back(name, without=leaver, first=heirs.get(name, ""))
         self._due.set()
 

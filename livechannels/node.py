@@ -24,7 +24,7 @@ from .exceptions import EngineUnavailable
 from .feeds import Feed, Feeds
 from .groups import Groups
 from .hub import Hub
-from .inboxes import InboxFeed, Letter
+from .inboxes import META_TTL, InboxFeed, Letter
 from .mailboxes import Mailbox, Mailboxes
 from .positions import START, Entry
 from .queues import QueueReader
@@ -80,6 +80,7 @@ class Node:
         self.token = secrets.token_hex(6)
         self.id = f"{socket.gethostname().split('.')[0][:40]}-{os.getpid()}-{self.token}"
         self.stopping = False
+        self._interrupted = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._control: dict[str, list[Handler]] = {"flush": [self._on_flush]}
         self._closers: list[Callable[[], Awaitable[None]]] = []
@@ -99,7 +100,7 @@ class Node:
             self.mailboxes,
             expiry=options.expiry,
             group_expiry=options.group_expiry,
-            meta_ttl=layer.group_meta_ttl,
+            meta_ttl=META_TTL,
             keeps=options.keeps_group,
             unseal=layer.codec.unseal,
             gap_event=self._gap_event,
@@ -235,7 +236,12 @@ class Node:
 
     def _on_path(self, up: bool) -> None:
         options = self.layer.options
-        self._tell_everyone(options.on_reconnect if up else options.on_disconnect)
+        if not up:
+            self._interrupted = True
+            self._tell_everyone(options.on_disconnect)
+        elif self._interrupted:
+            self._interrupted = False
+            self._tell_everyone(options.on_reconnect)
 
     def _tell_everyone(self, kind: str | None, **more: str) -> None:
         if kind:
@@ -328,6 +334,7 @@ class Node:
                     await closer()
             except Exception:
                 logger.exception("A close callback failed")
+        await asyncio.gather(*(reader.close() for reader in self._readers.values()))
         try:
             async with asyncio.timeout(CLOSE_WITHIN):
                 await self.run(RosterDrop(topics.NODES, self.id))

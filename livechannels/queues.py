@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 POLL = 5.0
 GRACE = 1.0
+CLOSE_WITHIN = 1.5
 
 
 class QueueFeed(Feed):
@@ -52,6 +53,7 @@ class QueueReader:
     def __init__(self, channel: str, box: Mailbox, feeds: Feeds, spawn: Spawn, expiry: float) -> None:
         self.box = box
         self.ended = False
+        self._closing = False
         self._channel = channel
         self._feeds = feeds
         self._spawn = spawn
@@ -70,11 +72,24 @@ class QueueReader:
         self._signal.set()
         return await self.box.get()
 
+    async def close(self) -> None:
+        """Take no more, and put back what was taken and not read."""
+        self._closing = True
+        self._signal.set()
+        if self._task is not None and not self._task.done():
+            await asyncio.wait([self._task], timeout=CLOSE_WITHIN)
+        left = self.box.drain()
+        if left:
+            try:
+                await self._feeds.port.run(QueueReturn(topics.queue(self._channel), left, self._expiry))
+            except EngineUnavailable as error:
+                logger.warning("%s: %d messages taken from the queue were lost: %s", self._channel, len(left), error)
+
     async def _pump(self) -> None:
         feed = QueueFeed(self._channel, self)
         try:
             await self._join(feed)
-            while await self._wanted():
+            while not self._closing and await self._wanted():
                 self._signal.clear()
                 if not await self._take() and not self._signal.is_set():
                     await self._sleep(POLL)
@@ -91,7 +106,7 @@ class QueueReader:
     async def _wanted(self) -> bool:
         """True while somebody waits here; gives leftovers back and ends when nobody came for a while."""
         until = time.monotonic() + (GRACE if len(self.box) else POLL)
-        while self.box.waiting <= len(self.box) and (pause := until - time.monotonic()) > 0:
+        while not self._closing and self.box.waiting <= len(self.box) and (pause := until - time.monotonic()) > 0:
             self._signal.clear()
             await self._sleep(pause)
         if self.box.waiting > len(self.box):

@@ -9,6 +9,7 @@ that a browser that comes back goes on where it was. If that is not possible, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -75,7 +76,7 @@ async def events(request: HttpRequest) -> HttpResponseBase:
         return _plain("the store is away, try again", 503, {"Retry-After": "2"})
     # Neither a proxy nor GZipMiddleware may hold events back.
     headers = {"X-Accel-Buffering": "no", "Content-Encoding": "identity"}
-    return StreamingHttpResponse(stream.chunks(), content_type="text/event-stream; charset=utf-8", headers=headers)
+    return StreamingHttpResponse(stream, content_type="text/event-stream; charset=utf-8", headers=headers)
 
 
 def _position(text: str) -> Position | None:
@@ -161,7 +162,7 @@ class EventStream:
         if self._identity.expires_at is not None:
             self._deadlines.set("expiry", max(0.0, self._identity.expires_at - time.time()), self.recheck)
 
-    async def chunks(self) -> AsyncIterator[str]:
+    async def __aiter__(self) -> AsyncIterator[str]:
         """What to write, as it comes; a comment now and then shows that the connection stands."""
         self._deadlines.drop("start")
         try:
@@ -211,8 +212,10 @@ class EventStream:
 
     # As a connection
 
-    def close(self, disconnect: Disconnect) -> None:
-        self.end()
+    def close(self, disconnect: Disconnect | None = None) -> None:
+        """Also called by Django, from its thread, when the response is done with."""
+        with contextlib.suppress(RuntimeError):
+            self._node.loop.call_soon_threadsafe(self.end)
 
     def revoke(self, channel: str) -> None:
         if channel == self._live.channel:

@@ -287,5 +287,8 @@ class Engine(Protocol):
     def run_sync(self, command: Command[T]) -> T:
         """Run a command from plain synchronous code."""
 
+    def close(self) -> None:
+        """Close the connections that belong to no loop; they are made again when next needed."""
+
     def describe(self) -> dict[str, Any]:
         """Where this engine keeps things, fit for a status page: no secrets."""

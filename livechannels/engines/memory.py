@@ -117,7 +117,7 @@ class Store:
             while len(topic.entries) > size:
                 topic.entries.popleft()
             topic.expires = now + ttl
-            topic.gone = now + max(meta_ttl, ttl)
+            topic.gone = max(topic.gone, now + max(meta_ttl, ttl))
             if command.byte_limit:
                 self._cut(topic, command.byte_limit)
             position = Position(topic.epoch, topic.offset)
@@ -307,6 +307,9 @@ class MemoryEngine:
 
     async def run_detached(self, command: base.Command[T]) -> T:
         return self.run_sync(command)
+
+    def close(self) -> None:
+        """Nothing to close."""
 
     def describe(self) -> dict[str, Any]:
         return {"engine": "memory", "prefix": self.prefix}

@@ -40,5 +40,9 @@ class RedisEngine:
             return None  # type: ignore[return-value]
         return drive(self._blocking[shard_of(command.topic, len(self._blocking))], command)
 
+    def close(self) -> None:
+        for shard in self._blocking:
+            shard.close()
+
     def describe(self) -> dict[str, Any]:
         return {"engine": "redis", "prefix": self._options.prefix, "hosts": [str(host) for host in self._options.hosts]}

@@ -9,17 +9,18 @@ import asyncio
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
 from ..base import Command, Publish, Published
-from .connect import sync_client
+from .connect import remedy, sync_client
 from .operations import Operations, Request, unavailable
 from .replies import Lost, ReplyError
 
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ANSWER_WITHIN = 1.0
-BATCH = 500
+START_WITHIN = 1.0
 
 
 class BlockingShard:
@@ -39,7 +40,7 @@ class BlockingShard:
         self._endpoint = endpoint
         self._client: Any = None
         self._lock = threading.Lock()
-        self._examined = False
+        self._complained = ""
 
     @property
     def client(self) -> Any:
@@ -53,8 +54,13 @@ class BlockingShard:
         try:
             client = sync_client(self._endpoint, ANSWER_WITHIN)
             self._examine(client)
-        except (RedisError, OSError) as error:
-            raise EngineUnavailable(f"{self._endpoint} cannot be reached: {error}") from None
+        except (RedisError, RedisClusterException, OSError) as error:
+            text = f"{self._endpoint} cannot be reached: {remedy(str(error))}"
+            if text != self._complained:
+                self._complained = text
+                logger.warning("%s", text)
+            raise EngineUnavailable(text) from None
+        self._complained = ""
         return client
 
     def _examine(self, client: Any) -> None:
@@ -150,42 +156,41 @@ def _replicated(shard: BlockingShard, command: Publish, published: Published) ->
 
 
 class _Job(NamedTuple):
+    until: float
     work: Callable[[], Any]
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[Any]
 
 
 class Outlet:
-    """A thread that runs blocking work for event loops that have no connection of their own."""
+    """One thread that runs blocking work, in order, for event loops that have no connection of their own."""
 
-    def __init__(self, threads: int = 4) -> None:
+    def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._threads = 0
-        self._limit = threads
+        self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` on a thread of this process; the calling loop goes on meanwhile."""
+        """Run `work` on the thread; the calling loop goes on meanwhile. EngineUnavailable if it cannot start soon."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
-        self._jobs.put(_Job(work, loop, answer))
-        if not self._idle.acquire(blocking=False):
-            self._grow()
+        self._jobs.put(_Job(time.monotonic() + START_WITHIN, work, loop, answer))
+        if self._thread is None:
+            self._start()
         return await answer  # type: ignore[no-any-return]
 
-    def _grow(self) -> None:
+    def _start(self) -> None:
         with self._lock:
-            if self._threads < self._limit:
-                self._threads += 1
-                threading.Thread(target=self._serve, name="livechannels-outlet", daemon=True).start()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="livechannels-outlet", daemon=True)
+                self._thread.start()
 
     def _serve(self) -> None:
         while True:
-            self._idle.release()
             job = self._jobs.get()
-            self._idle.acquire(blocking=False)
             try:
+                if time.monotonic() > job.until:
+                    raise EngineUnavailable("Redis is too slow or away: the request was not sent in time")
                 outcome, error = job.work(), None
             except BaseException as caught:
                 outcome, error = None, caught

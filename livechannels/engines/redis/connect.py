@@ -58,13 +58,14 @@ async def open_connection(endpoint: Endpoint, address: Address | None = None) ->
     except AuthenticationError as error:
         raise EngineUnavailable(f"{where} refused the user or password: check the URL ({error})") from None
     except ResponseError as error:
-        raise EngineUnavailable(f"{where} refused the connection: {_remedy(str(error))}") from None
+        raise EngineUnavailable(f"{where} refused the connection: {remedy(str(error))}") from None
     except (RedisError, OSError, TimeoutError) as error:
-        raise EngineUnavailable(f"{where} cannot be reached: {_remedy(str(error) or 'no answer')}") from None
+        raise EngineUnavailable(f"{where} cannot be reached: {remedy(str(error) or 'no answer')}") from None
     return connection
 
 
-def _remedy(text: str) -> str:
+def remedy(text: str) -> str:
+    """What to do about an error text of Redis, where we know it."""
     if "NOAUTH" in text or "Authentication required" in text:
         return "it wants a password: put it into the URL, redis://:password@host"
     if "DENIED" in text or "protected mode" in text:

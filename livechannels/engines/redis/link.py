@@ -85,8 +85,19 @@ class Link:
             raise EngineUnavailable(self.health.detail) from None
 
     def call(self, request: Request) -> asyncio.Future[Any] | None:
+        wire = self._usable()
+        return wire.call(*request.by_hash()) if wire is not None else None
+
+    def _usable(self) -> Wire | None:
         wire = self._commands
-        return wire.call(*request.by_hash()) if wire is not None and self.up.is_set() else None
+        if wire is None or not self.up.is_set():
+            return None
+        if wire.broken.done():
+            # `run` will find out in a moment; until then nobody shall use it.
+            self._down_since = time.monotonic()
+            self.up.clear()
+            return None
+        return wire
 
     def note(self, error: ReplyError) -> None:
         if error.path_is_wrong and self._commands is not None:
@@ -94,9 +105,10 @@ class Link:
 
     async def exchange(self, batch: list[Request]) -> list[Any]:
         """Send requests together and return their replies. Raises Lost, ReplyError or EngineUnavailable."""
-        if not self.up.is_set():
+        wire = self._usable()
+        if wire is None:
             await self.wait_up()
-        wire = self._commands
+            wire = self._usable()
         if wire is None:
             raise Lost("the connection was just lost", sent=False)
         if len(batch) == 1:
@@ -296,8 +308,9 @@ class Link:
             return False
 
     def _disconnect(self) -> None:
+        if self.up.is_set():
+            self._down_since = time.monotonic()
         self.up.clear()
-        self._down_since = time.monotonic()
         commands, self._commands = self._commands, None
         subscriber, self._subscriber = self._subscriber, None
         if commands is not None:

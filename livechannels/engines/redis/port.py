@@ -150,14 +150,16 @@ class RedisPort:
     def subscribe(self, topic: str) -> Awaitable[None]:
         shard = self._shard(topic)
         confirmed = shard.subscribe(shard.operations.keys.name(topic))
-        return confirmed if confirmed.done() else self._confirmed(topic, shard, confirmed)
+        if confirmed.done():
+            return confirmed
+        return self._confirmed(topic, shard, confirmed, time.monotonic() + CONFIRM_WITHIN)
 
     @staticmethod
-    async def _confirmed(topic: str, shard: Shard, confirmed: asyncio.Future[None]) -> None:
+    async def _confirmed(topic: str, shard: Shard, confirmed: asyncio.Future[None], until: float) -> None:
         if not shard.health.ok and time.time() - shard.health.since > CONFIRM_WITHIN:
             raise EngineUnavailable(shard.health.detail)
         try:
-            async with asyncio.timeout(CONFIRM_WITHIN):
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
                 await asyncio.shield(confirmed)
         except TimeoutError:
             raise EngineUnavailable(f"{topic}: Redis did not confirm the subscription in {CONFIRM_WITHIN} s") from None

@@ -30,9 +30,7 @@ local function store()
   redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[3], '0-' .. offset, 'd', ARGV[2])
   if renew then
     redis.call('PEXPIRE', KEYS[2], ARGV[4])
-    if not meta[5] then
-      redis.call('PEXPIRE', KEYS[1], ARGV[5])
-    elseif redis.call('PTTL', KEYS[1]) < tonumber(ARGV[5]) then
+    if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[5]) then
       redis.call('PEXPIRE', KEYS[1], ARGV[5])
     end
   end
