@@ -145,8 +145,8 @@ class TestConnections:
     """What CLIENT LIST says."""
 
     @pytest.mark.parametrize("native", [False, True])
-    async def test_no_connection_per_call(self, redis_url, redis_server, prefix, native):
-        layer = LiveChannelLayer(hosts=[redis_url], prefix=prefix)
+    async def test_no_connection_per_call(self, own_redis, prefix, native):
+        layer = LiveChannelLayer(hosts=[own_redis.url], prefix=prefix)
 
         def burst(count):
             for _ in range(count):
@@ -155,22 +155,22 @@ class TestConnections:
                 else:
                     async_to_sync(layer.group_send)("room", {"type": "x"})
 
-        received_before = redis_server.info("stats")["total_connections_received"]
+        received_before = own_redis.info("stats")["total_connections_received"]
         await asyncio.to_thread(burst, 100)
-        opened = redis_server.info("stats")["total_connections_received"] - received_before - 1
+        opened = own_redis.info("stats")["total_connections_received"] - received_before - 1
         assert opened <= 2, f"{opened} connections for 100 calls from one thread"
-        assert len(redis_server.connections()) <= 2
+        assert len(own_redis.connections()) <= 2
         await layer.close()
 
-    async def test_many_threads_share_few_connections(self, redis_url, redis_server, prefix):
-        layer = LiveChannelLayer(hosts=[redis_url], prefix=prefix)
+    async def test_many_threads_share_few_connections(self, own_redis, prefix):
+        layer = LiveChannelLayer(hosts=[own_redis.url], prefix=prefix)
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda n: layer.group_send_sync("room", {"type": "x", "n": n}), range(800)))
-        assert len(redis_server.connections()) <= 17
+        assert len(own_redis.connections()) <= 17
         await layer.close()
 
-    def test_loops_that_ended_leave_no_connection(self, redis_url, redis_server, prefix):
-        layer = LiveChannelLayer(hosts=[redis_url], prefix=prefix)
+    def test_loops_that_ended_leave_no_connection(self, own_redis, prefix):
+        layer = LiveChannelLayer(hosts=[own_redis.url], prefix=prefix)
 
         async def serve():
             channel = await layer.new_channel()
@@ -181,31 +181,31 @@ class TestConnections:
         for _ in range(30):
             asyncio.run(serve())
         gc.collect()
-        count = len(redis_server.connections())
+        count = len(own_redis.connections())
         assert count <= 6, f"{count} connections after 30 loops that are gone"
         asyncio.run(layer.close())
 
-    async def test_close_closes_everything(self, redis_url, redis_server, prefix):
-        layer = LiveChannelLayer(hosts=[redis_url], prefix=prefix)
+    async def test_close_closes_everything(self, own_redis, prefix):
+        layer = LiveChannelLayer(hosts=[own_redis.url], prefix=prefix)
         await layer.group_add("room", await layer.new_channel())
         await asyncio.to_thread(layer.group_send_sync, "room", {"type": "x"})
         await layer.group_send("room", {"type": "x"})
-        assert redis_server.connections()
+        assert own_redis.connections()
         await layer.close()
-        await eventually(lambda: not redis_server.connections(), "no connection left")
+        await eventually(lambda: not own_redis.connections(), "no connection left")
 
-    async def test_a_serving_loop_needs_few_connections(self, redis_url, redis_server, prefix):
-        layer = LiveChannelLayer(hosts=[redis_url], prefix=prefix)
+    async def test_a_serving_loop_needs_few_connections(self, own_redis, prefix):
+        layer = LiveChannelLayer(hosts=[own_redis.url], prefix=prefix)
         for number in range(50):
             await layer.group_add(f"room-{number}", await layer.new_channel())
         await asyncio.gather(*(layer.group_send(f"room-{n % 50}", {"type": "x"}) for n in range(200)))
-        assert len(redis_server.connections()) <= 3
+        assert len(own_redis.connections()) <= 3
         await layer.close()
 
-    async def test_making_a_layer_opens_nothing(self, redis_url, redis_server, prefix):
-        LiveChannelLayer(hosts=[redis_url], prefix=prefix)
+    async def test_making_a_layer_opens_nothing(self, own_redis, prefix):
+        LiveChannelLayer(hosts=[own_redis.url], prefix=prefix)
         await asyncio.sleep(0.05)
-        assert redis_server.connections() == []
+        assert own_redis.connections() == []
 
 
 class TestFork:

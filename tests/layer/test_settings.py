@@ -68,7 +68,7 @@ class TestHosts:
     @pytest.mark.parametrize("hosts", [None, []])
     def test_no_hosts_means_localhost(self, hosts):
         layer = LiveChannelLayer(hosts=hosts)
-        assert "localhost:6379" in str(layer.hosts)
+        assert [str(host) for host in layer.hosts] == ["redis://localhost:6379/0"]
 
     @pytest.mark.parametrize("hosts", ["redis://localhost", b"redis://localhost", 5, {"host": "localhost"}])
     def test_a_bare_string_is_a_value_error(self, hosts):
