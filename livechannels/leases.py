@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from .engines.base import Fence, Grant
 
-SAFE = 0.9
+SAFE = 0.85
+"""Part of the time to live for which a lease is trusted: the source is to have *stopped* before 0.9 of it."""
 RENEWALS = 3
 
 
@@ -14,8 +15,8 @@ RENEWALS = 3
 class Lease:
     """The right to lead `name`. Nothing here makes it true: the store's fence check does.
 
-    `deadline`: the monotonic time until which this holder trusts it: nine tenths of the time to live
-    after the last successful request *was sent*, so that it stops before the store lets anyone else in.
+    `deadline`: the monotonic time until which this holder trusts it: SAFE times the time to live after the
+    last successful request *was sent*, so that it has stopped before the store lets anyone else in.
     `token` rises with every new leader. `since` is seconds since the Unix epoch on the store's clock.
     """
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
@@ -160,10 +161,9 @@ class Runner:
                 continue
             pause = backoff.after(time.monotonic() - began)
             self._failed(error, pause)
-            try:
-                await asyncio.wait_for(self._again.wait(), pause)
-            except TimeoutError:
-                pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._again.wait()
 
     async def _run_once(self) -> BaseException | None:
         """One life of `run`; returns what ended it, None for a clean return."""

@@ -627,3 +627,22 @@ async def test_with_scope_node_each_node_runs_its_own_for_its_own_viewers(make_l
             await layers[0].publish(CHANNEL, "from outside")
         assert (await layers[0].run(LeaseGet(topics.live(CHANNEL)))) is None
     await eventually(lambda: not any(streams.of(layer.node()).status() for layer in layers), "all stopped")
+
+
+# The loop's end
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 20])
+def test_a_loop_that_ends_without_goodbye_ends(settings, monkeypatch, turns):
+    settings.LIVECHANNELS = {"CHANNELS": [live_path("source/<str:name>", Source)]}
+    monkeypatch.setattr(nodes, "startup_hooks", [streams.attach])
+
+    async def visit() -> None:
+        LiveChannelLayer(ha_engine="memory").node()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    thread = threading.Thread(target=lambda: asyncio.run(visit()), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive(), "a task swallowed its cancellation"
