@@ -7,6 +7,7 @@ LiveChannelsError
 ├── InvalidFrame            not a data frame (also a ValueError)
 ├── EngineUnavailable       the store cannot be reached now (also a ConnectionError)
 ├── PublishUnknown          the answer to a publish was lost and cannot be looked up (also a ConnectionError)
+├── NotReplicated           stored, but no replica confirmed it in time
 ├── LeaseLost               this publisher no longer leads the stream
 └── ScopeError              the live channel lives in each node; it cannot be published from outside
 """
@@ -55,6 +56,17 @@ class EngineUnavailable(LiveChannelsError, ConnectionError):
 
 class PublishUnknown(LiveChannelsError, ConnectionError):
     """The connection broke after the publish was sent, and without history nobody can say if it arrived."""
+
+
+class NotReplicated(LiveChannelsError):
+    """The publication is stored and delivered, but no replica confirmed it in time: a failover may lose it.
+
+    `position` is where it is stored.
+    """
+
+    def __init__(self, message: str | None = None, *, position: object = None) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class LeaseLost(LiveChannelsError):

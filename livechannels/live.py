@@ -11,14 +11,15 @@ from channels.exceptions import MessageTooLarge
 
 from . import topics
 from .access import ACK_WITHIN, EngineAccess
-from .engines.base import Fence, Publish, Read, Retention, RosterDrop, RosterGet, RosterSet
-from .exceptions import EngineUnavailable, ScopeError
+from .engines.base import Fence, Publish, Published, Read, Retention, RosterDrop, RosterGet, RosterSet
+from .exceptions import EngineUnavailable, NotReplicated, ScopeError
 from .hub import JOIN, LEAVE, META_TTL
 from .policies import Policy
 from .positions import START, Position, Slice, continues, recover
 from .publications import ClientInfo, Publication, encode_body
 
 PRESENCE_TTL = 60.0
+REPLICATE_WITHIN = 0.5
 
 
 class History(NamedTuple):
@@ -42,7 +43,7 @@ class LiveMethods(EngineAccess):
         seen: Position = START,
     ) -> Publish:
         retention = Retention(policy.history_size, policy.history_ttl, META_TTL) if policy.keeps_history else None
-        replicate = ACK_WITHIN if policy.durability == "replicated" else 0
+        replicate = REPLICATE_WITHIN if policy.durability == "replicated" else 0
         sealed = self.codec.seal(body)
         return Publish(topics.live(channel), sealed, retention, fence, key, seen, replicate=replicate)
 
@@ -79,8 +80,8 @@ class LiveMethods(EngineAccess):
         `data` is a Frame or anything JSON carries (`raw`: the same as JSON text). A repeated `idempotency_key`
         within five minutes publishes nothing and returns the first position. While the engine is away local
         viewers get the publication without a position, unless `deliver_locally` is off (for callers that send
-        again). Raises UnknownChannel,
-        LeaseLost (with `fence`), ScopeError, MessageTooLarge, PublishUnknown, EngineUnavailable.
+        again). Raises UnknownChannel, LeaseLost (with `fence`), ScopeError, MessageTooLarge, PublishUnknown,
+        EngineUnavailable, and NotReplicated (with durability="replicated").
         """
         policy, body = self._prepare(channel, data, tags, info, raw)
         node = self._node_here()
@@ -92,7 +93,7 @@ class LiveMethods(EngineAccess):
         seen = node.hub.position(channel) if node is not None else START
         command = self._live_command(channel, body, policy, fence, idempotency_key, seen)
         try:
-            return (await self.run(command)).position
+            return self._position(channel, await self.run(command))
         except EngineUnavailable as error:
             if fence is None and deliver_locally:
                 self._deliver_here(error, lambda node: node.hub.deliver_unplaced(channel, command.body))
@@ -115,11 +116,20 @@ class LiveMethods(EngineAccess):
             raise ScopeError
         command = self._live_command(channel, body, policy, fence, idempotency_key)
         try:
-            return self.run_sync(command).position
+            return self._position(channel, self.run_sync(command))
         except EngineUnavailable as error:
             if fence is None:
                 self._deliver_here(error, lambda node: node.hub.deliver_unplaced(channel, command.body))
             raise
+
+    @staticmethod
+    def _position(channel: str, published: Published) -> Position | None:
+        if published.replicas == 0:
+            raise NotReplicated(
+                f"{channel}: stored, but no replica confirmed it within {REPLICATE_WITHIN} s.",
+                position=published.position,
+            )
+        return published.position
 
     async def subscribe(self, channel: str, channel_name: str, since: Position | tuple[str, int] | None = None) -> None:
         """Let a consumer follow a live channel: it gets the last publication, then every next one, as events.

@@ -19,7 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
-from ..base import Command, Publish, Published
+from ..base import Command
 from .connect import remedy, sync_client
 from .operations import Operations, Request, unavailable
 from .replies import Lost, ReplyError
@@ -76,7 +76,32 @@ class BlockingShard:
 
     def exchange(self, batch: list[Request]) -> list[Any]:
         """Send requests and return their replies. Raises Lost or ReplyError."""
+        if len(batch) > 1 and not any(request.everywhere for request in batch):
+            return self._together(batch)
         return [self._one(request) for request in batch]
+
+    def _together(self, batch: list[Request]) -> list[Any]:
+        """All on one connection, as WAIT needs it."""
+        client = self.client
+        if self._endpoint.kind == "cluster":
+            client = client.get_redis_connection(client.get_node_from_key(batch[0].key))
+        replies: list[Any] = []
+        for words in (Request.by_hash, Request.in_full):
+            try:
+                with client.pipeline(transaction=False) as pipe:
+                    for request in batch:
+                        pipe.execute_command(*words(request))
+                    replies = pipe.execute(raise_on_error=False)
+            except (RedisError, OSError) as error:
+                raise Lost(str(error), sent=_was_sent(error)) from None
+            if not any(isinstance(reply, NoScriptError) for reply in replies):
+                break
+        for reply in replies:
+            if isinstance(reply, ReadOnlyError):
+                raise Lost(str(reply), sent=False)
+            if isinstance(reply, Exception):
+                raise ReplyError(_with_code(reply))
+        return replies
 
     def _one(self, request: Request) -> Any:
         client = self.client
@@ -99,13 +124,6 @@ class BlockingShard:
 
     def _options(self, request: Request) -> dict[str, Any]:
         return {"target_nodes": "primaries"} if request.everywhere and self._endpoint.kind == "cluster" else {}
-
-    def wait_replicas(self, key: str, seconds: float) -> int:
-        """How many replicas have everything written on this client's connection."""
-        try:
-            return int(self.client.execute_command("WAIT", 1, int(seconds * 1000)))
-        except (RedisError, OSError):
-            return 0
 
     def close(self) -> None:
         client, self._client = self._client, None
@@ -143,16 +161,9 @@ def drive(shard: BlockingShard, command: Command[T]) -> T:
                 continue
             batch = operation.send(replies)
         except StopIteration as stop:
-            if isinstance(command, Publish) and command.replicate:
-                return _replicated(shard, command, stop.value)  # type: ignore[return-value]
             return stop.value  # type: ignore[no-any-return]
         except (Lost, ReplyError) as error:
             raise unavailable(error, "Redis") from error
-
-
-def _replicated(shard: BlockingShard, command: Publish, published: Published) -> Published:
-    key = shard.operations.keys.record(command.topic)
-    return published._replace(replicas=shard.wait_replicas(key, command.replicate))
 
 
 class _Job(NamedTuple):

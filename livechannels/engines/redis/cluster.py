@@ -139,8 +139,9 @@ class ClusterShard:
                 try:
                     self._apply(await self._discover())
                 except EngineUnavailable as error:
+                    if str(error) != self._problem:
+                        logger.warning("The Redis cluster is away, trying again: %s", error)
                     self._problem = str(error)
-                    logger.debug("The cluster cannot be asked: %s", error)
                 self._stale.clear()
                 try:
                     async with asyncio.timeout(REFRESH_EVERY if self._owners else 0.5):

@@ -140,13 +140,17 @@ class Operations:
         if command.retention is None and command.fence is None and command.key is None:
             return (yield from self._publish_bare(command))
         request = self._storing_request(command)
+        wait: Batch = []
+        if command.replicate:
+            wait = [Request(request.key, ("WAIT", 1, _ms(command.replicate)))]
         try:
-            (answer,) = yield [request]
+            answer, *replicas = yield [request, *wait]
         except Lost as error:
             if not error.sent:
                 raise
             answer = yield from self._publish_again(command, request, error)
-        return self._published(command, answer)
+            replicas = []
+        return self._published(command, answer)._replace(replicas=int(replicas[0]) if replicas else None)
 
     def _publish_bare(self, command: base.Publish) -> Operation[base.Published]:
         topic, keys = command.topic, self.keys
