@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import secrets
 import time
@@ -59,7 +60,7 @@ class _Stand:
     name: str
     topic: str
     won: asyncio.Future[Lease | None]
-    due: float
+    due: float = math.inf
     holder: str = ""
     asking: bool = False
     woken: float = 0.0
@@ -88,6 +89,7 @@ class Leadership:
         self._held: dict[str, Lease] = {}
         self._ends: dict[str, Callable[[Lease], None]] = {}
         self._stands: dict[str, _Stand] = {}
+        self._newcomers: list[_Stand] = []
         self._due = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._guard = asyncio.Event()
@@ -121,7 +123,8 @@ class Leadership:
         if name in self._stands or name in self._held:
             raise ValueError(f"this node already stands for {name}")
         won: asyncio.Future[Lease | None] = asyncio.get_running_loop().create_future()
-        self._stands[name] = _Stand(name, topic, won, self._clock() + self._hold_back(name))
+        stand = self._stands[name] = _Stand(name, topic, won)
+        self._newcomers.append(stand)
         self._ends[name] = ended
         self._due.set()
         return won
@@ -184,6 +187,10 @@ class Leadership:
     async def _stand_loop(self) -> None:
         while True:
             now = self._clock()
+            # Their waits begin when the first of them are asked for: while a thousand were entered, all had passed.
+            for stand in self._newcomers:
+                stand.due = now + self._hold_back(stand.name)
+            self._newcomers.clear()
             idle = [stand for stand in self._stands.values() if not stand.asking]
             due = [stand for stand in idle if stand.due <= now + GRAIN]
             for chunk in _chunks(due):
