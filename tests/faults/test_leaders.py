@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.faults.leaders import CLEAN, StreamCluster, StreamNode, count_stale, freeze, overlap, thaw
-from tests.servers import RedisServer, wait_until
+from tests.servers import NotInstalled, RedisServer, wait_until
+from tests.topologies import SentinelSet
 
 MakeCluster = Callable[..., StreamCluster]
 
@@ -242,6 +243,41 @@ def test_f20_the_clock_of_the_store_may_jump(tmp_path, prefix, monkeypatch, jump
             assert cluster.judge() == CLEAN
     finally:
         server.kill()
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("kind", ["kill", "freeze"])
+def test_f10_and_f11_after_a_failover_of_the_store_streams_go_on_with_one_leader_each(tmp_path, prefix, kind):
+    try:
+        store = SentinelSet("redis", down_after=1).start()
+    except NotInstalled as missing:
+        pytest.skip(str(missing))
+    try:
+        with StreamCluster(store.url, tmp_path, prefix=prefix, streams=6, ttl=3) as cluster:
+            time.sleep(1)
+            fault = time.monotonic()
+            store.master.kill() if kind == "kill" else store.master.process.freeze()
+            promoted = f"{kind}: the replica is promoted"
+            wait_until(lambda: store.master_port() == store.replica.port, promoted, 30)
+            back = time.monotonic()
+            wait_until(lambda: all_published(cluster, since=back), "every stream publishes again", 15)
+            outage = max(first_published(cluster, channel, since=back) for channel in cluster.channels) - fault
+            if kind == "freeze":
+                store.master.process.thaw()
+                time.sleep(12)
+            assert outage <= (back - fault) + 3.5 + 2, outage
+            assert cluster.judge() == CLEAN
+    finally:
+        store.stop()
+
+
+def first_published(cluster: StreamCluster, channel: str, since: float) -> float:
+    times = [e["t"] for e in cluster.events("published") if e["channel"] == channel and e["t"] > since]
+    return min(times, default=float("inf"))
+
+
+def all_published(cluster: StreamCluster, since: float) -> bool:
+    return all(first_published(cluster, channel, since) < float("inf") for channel in cluster.channels)
 
 
 @pytest.mark.fault
