@@ -28,11 +28,23 @@ from .watchdog import Blocked, Watchdog
 if TYPE_CHECKING:
     from .node import Node
 
-__all__ = ["Stream", "StreamSource", "Streams", "ThreadStream", "always_on", "attach", "of"]
+__all__ = [
+    "Stream",
+    "StreamSource",
+    "Streams",
+    "ThreadStream",
+    "always_on",
+    "arestart",
+    "attach",
+    "of",
+    "restart",
+    "run_forever",
+]
 
 logger = logging.getLogger(__name__)
 
 PROMPT = 0.02
+RESTART = "stream-restart"
 
 _attached: WeakKeyDictionary[Any, Streams] = WeakKeyDictionary()
 
@@ -64,6 +76,19 @@ async def run_forever() -> None:
     logger.info("%s runs backend streams", node.id)
     await ended.wait()
     await layer.close()
+
+
+async def arestart(*patterns: str) -> None:
+    """Run anew, wherever they run, the streams whose channel matches one of these globs: what they read has changed.
+
+    Raises EngineUnavailable. A stream that had ended starts over.
+    """
+    await live_layer(settings.LAYER).broadcast(RESTART, {"patterns": list(patterns)})
+
+
+def restart(*patterns: str) -> None:
+    """`arestart` for synchronous code, such as a post_save receiver."""
+    live_layer(settings.LAYER).broadcast_sync(RESTART, {"patterns": list(patterns)})
 
 
 def always_on() -> list[str]:
@@ -134,7 +159,7 @@ class Streams:
         self._watchdog.start()
         self._tasks = [asyncio.get_running_loop().create_task(self._balance(), context=Context())]
         bus.on_control("stream-ended", self._on_ended)
-        bus.on_control("stream-restart", self._on_restart)
+        bus.on_control(RESTART, self._on_restart)
 
     def start(self, channels: Iterable[str]) -> None:
         """Run these from now on, with and without viewers."""
@@ -149,10 +174,6 @@ class Streams:
     def leader(self, channel: str) -> str:
         """The id of the node that led `channel` when this one last heard of it, else ""."""
         return self.leadership.leader(channel)
-
-    async def restart(self, *patterns: str) -> None:
-        """Restart, wherever they run, the streams whose channel matches one of these globs."""
-        await self._bus.broadcast("stream-restart", {"patterns": list(patterns)})
 
     async def close(self) -> None:
         """End every run, give up every lease, leave the roster. Bounded; never raises for an engine that is away."""

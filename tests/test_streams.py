@@ -467,17 +467,19 @@ async def test_a_changed_configuration_restarts_it(make_layers, monkeypatch):
         assert runner_of(layer).restarts == 0
 
 
-async def test_can_be_asked_to_restart_from_any_node(make_layers):
+async def test_can_be_asked_to_restart_from_sync_and_async_code(make_layers, monkeypatch):
     layers = make_layers(Source, 2)
     async with Viewer(layers[0]) as viewer:
         await viewer.sees()
-        for layer in layers:
-            count = len(Source.runs)
-            await streams.of(layer.node()).restart("source/*")
-            await eventually(lambda count=count: len(Source.runs) == count + 1, "a restart")
-        await streams.of(layers[0].node()).restart("other/*")
+        for number, layer in enumerate(layers, 2):
+            monkeypatch.setattr(streams, "live_layer", lambda alias, layer=layer: layer)
+            await streams.arestart("source/*")
+            await eventually(lambda number=number: len(Source.runs) == number, "a restart")
+        await asyncio.to_thread(streams.restart, "other", "source/x")
+        await eventually(lambda: len(Source.runs) == 4, "a restart")
+        await streams.arestart("other/*")
         await asyncio.sleep(0.1)
-        assert len(Source.runs) == 3
+        assert len(Source.runs) == 4
 
 
 async def test_a_blocked_loop_is_named_and_the_run_reported(make_layers, caplog):
