@@ -42,7 +42,7 @@ class Options:
 
     def keeps_group(self, group: str) -> bool:
         """Whether a group's messages are kept for recovery: all but those named by `no_history`."""
-        return not any(fnmatchcase(group, pattern) for pattern in self.no_history)
+        return not self.no_history or not any(fnmatchcase(group, pattern) for pattern in self.no_history)
 
 
 KNOWN = frozenset(

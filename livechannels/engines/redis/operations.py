@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 IDEMPOTENCY_WINDOW_MS = 300_000
 HEADER = 24
+REMEMBERED = 20_000
 
 
 class Request(NamedTuple):
@@ -98,6 +99,7 @@ class Operations:
         self.compare_replids = True
         self.publish_word = "PUBLISH"
         self._renewed: dict[str, float] = {}
+        self._names: dict[str, tuple[str, str, str, str]] = {}
         self._random = random.Random()  # noqa: S311  names, no secrets
         self._makers: dict[type[Any], Callable[[Any], Operation[Any]]] = {
             base.Publish: self._publish,
@@ -173,26 +175,35 @@ class Operations:
     def _storing_request(self, command: base.Publish) -> Request:
         topic, keys = command.topic, self.keys
         size, ttl, meta_ttl = command.retention or base.Retention(0, 0, 0)
-        args: list[Any] = [
-            keys.name(topic), self.payload(command.body, command.id), size, _ms(ttl), _ms(max(meta_ttl, ttl)),
+        names = self._names.get(topic) or self._remember(topic)
+        args = (
+            names[3], self.payload(command.body, command.id), size, _ms(ttl), _ms(max(meta_ttl, ttl)),
             self.new_epoch(), int(self.compare_replids), self.publish_word, int(self._renew(topic, ttl)),
-            command.seen.epoch, command.seen.offset, command.byte_limit,
-        ]  # fmt: skip
-        names = [keys.record(topic), keys.stream(topic), keys.plain(topic)]
+            *command.seen, command.byte_limit,
+        )  # fmt: skip
         fence = command.fence
+        if command.key is None and fence is None:
+            return Request(names[0], (3, *names[:3], *args), scripts.PUBLISH)
         if command.key is not None:
-            args += [*(fence or ("", "")), IDEMPOTENCY_WINDOW_MS]
-            names += [keys.lease(topic), keys.once(topic, command.key)]
-            return _script(scripts.PUBLISH_ONCE, names, *args)
-        if fence is not None:
-            return _script(scripts.PUBLISH_FENCED, [*names, keys.lease(topic)], *args, *fence)
-        return _script(scripts.PUBLISH, names, *args)
+            owner = fence or ("", "")
+            once = keys.once(topic, command.key)
+            return _script(
+                scripts.PUBLISH_ONCE, [*names[:3], keys.lease(topic), once], *args, *owner, IDEMPOTENCY_WINDOW_MS
+            )
+        return _script(scripts.PUBLISH_FENCED, [*names[:3], keys.lease(topic)], *args, *(fence or ()))
 
+    def _remember(self, topic: str) -> tuple[str, str, str, str]:
+        if len(self._names) > REMEMBERED:
+            self._names.clear()
+        keys = self.keys
+        names = keys.record(topic), keys.stream(topic), keys.plain(topic), keys.name(topic)
+        self._names[topic] = names
+        return names
     def _renew(self, topic: str, ttl: float) -> bool:
         now = time.monotonic()
         if self._renewed.get(topic, 0) > now:
             return False
-        if len(self._renewed) > 50_000:
+        if len(self._renewed) > REMEMBERED:
             self._renewed.clear()
         self._renewed[topic] = now + ttl / 8
         return True
