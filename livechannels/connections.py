@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from . import metrics
 from .codes import FORCE_NO_RECONNECT, SHUTDOWN, Disconnect
 from .node import Node
+from .shutdown import before_exit
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +49,17 @@ class Connections:
     def __init__(self, node: Node) -> None:
         self._all: set[Connection] = set()
         self._by_user: defaultdict[str, set[Connection]] = defaultdict(set)
+        self.closing = False
         node.on_control("disconnect", self._disconnect)
         node.on_control("unsubscribe", self._unsubscribe)
         node.on_control("recheck", self._recheck)
         node.on_close(self.close_all)
+        called_off = before_exit(self.close_all, lambda: None)
+
+        async def call_off() -> None:
+            called_off()
+
+        node.on_close(call_off)
 
     @classmethod
     def of(cls, node: Node) -> Connections:
@@ -83,7 +91,8 @@ class Connections:
                 del self._by_user[connection.user_id]
 
     async def close_all(self) -> None:
-        """Tell everyone to come back elsewhere, a bounded number at a time."""
+        """Tell everyone to come back elsewhere, a bounded number at a time. Nobody is let in any more."""
+        self.closing = True
         remaining = list(self._all)
         for start in range(0, len(remaining), CLOSING_AT_ONCE):
             some = remaining[start : start + CLOSING_AT_ONCE]

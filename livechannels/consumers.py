@@ -15,6 +15,7 @@ from typing import Any
 from . import registry
 from .codes import INAPPROPRIATE_PROTOCOL, SHUTDOWN, Disconnect
 from .conf import settings
+from .connections import Connections
 from .exceptions import UnknownChannel
 from .identity import Identity
 from .layer import live_layer
@@ -75,7 +76,7 @@ class LiveConsumer:
             return
         node = live_layer(settings.LAYER).node()
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
-        if node.stopping:
+        if node.stopping or Connections.of(node).closing:
             await socket.refuse(SHUTDOWN, subprotocol)
             return
         await socket.accept(subprotocol)
