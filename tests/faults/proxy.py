@@ -26,6 +26,7 @@ class FaultProxy:
         self.target = target
         self.delay_seconds = 0.0
         self.accepted = 0
+        self.detour: int | None = None
         self._open: dict[Direction, asyncio.Event] = {}
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -70,6 +71,11 @@ class FaultProxy:
         if cut:
             self.reset()
 
+    def detach_every_second(self, target: int | None) -> None:
+        """Lead every second new connection to `target` (None ends it): one half of a pair talks to the wrong server."""
+        self.detour = target
+        self.reset()
+
     @property
     def connections(self) -> int:
         return len(self._writers) // 2
@@ -107,17 +113,18 @@ class FaultProxy:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         self._writers.add(writer)
-        self._spawn(self._connect(reader, writer))
+        target = self.detour if self.detour and self.accepted % 2 == 0 else None
+        self._spawn(self._connect(reader, writer, target))
 
     def _spawn(self, coroutine: Any) -> None:
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int | None) -> None:
         await self._open["up"].wait()
         try:
-            onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", target or self.target)
         except OSError:
             self._abort([writer])
             return
