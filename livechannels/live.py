@@ -19,7 +19,7 @@ from .positions import START, Position, Slice, continues, recover
 from .publications import ClientInfo, Publication, encode_body
 
 PRESENCE_TTL = 60.0
-REPLICATE_WITHIN = 0.5
+REPLICATE_WITHIN = 0.8
 
 
 class History(NamedTuple):

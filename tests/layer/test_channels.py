@@ -21,6 +21,13 @@ from django.test import override_settings
 from tests.layer.conftest import receive
 
 
+@pytest.fixture(autouse=True)
+def _database_connections_may_be_closed(django_db_blocker):
+    """Channels closes old connections around each message, also those that earlier tests left open."""
+    with django_db_blocker.unblock():
+        yield
+
+
 class Chat(AsyncJsonWebsocketConsumer):
     groups = ["chat"]
 
