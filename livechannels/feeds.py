@@ -315,4 +315,3 @@ class Feeds:
         while True:
             await asyncio.sleep(every)
             await self._compare(list(self._feeds), renew=True)
-

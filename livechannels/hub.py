@@ -285,9 +285,7 @@ class Hub:
         return found
 
     async def _read(self, feeds: Feeds, feed: LiveFeed, since: Position) -> Recovery:
-        found = await feeds.port.run(
-            Read(feed.topic, since, max_age=feed.max_age, create=True, renew=feed.renew)
-        )
+        found = await feeds.port.run(Read(feed.topic, since, max_age=feed.max_age, create=True, renew=feed.renew))
         return recover(since, found)
 
     def activate(self, channel: str, subscriber: Subscriber) -> None:
@@ -333,4 +331,3 @@ class Hub:
             return 0
         feed.deliver(Entry(0, 0, body), "")
         return len(feed.members)
-

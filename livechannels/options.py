@@ -58,7 +58,7 @@ def nearest(name: str, known: Sequence[str] | frozenset[str]) -> str:
 
 
 def _wrong(text: str, check_id: str = "livechannels.E005") -> ConfigurationError:
-    return ConfigurationError(f'CHANNEL_LAYERS CONFIG: {text}', check_id=check_id)
+    return ConfigurationError(f"CHANNEL_LAYERS CONFIG: {text}", check_id=check_id)
 
 
 def _number(config: Mapping[str, Any], name: str, default: float, *, whole: bool = False) -> Any:

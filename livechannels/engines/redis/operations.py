@@ -199,6 +199,7 @@ class Operations:
         names = keys.record(topic), keys.stream(topic), keys.plain(topic), keys.name(topic)
         self._names[topic] = names
         return names
+
     def _renew(self, topic: str, ttl: float) -> bool:
         now = time.monotonic()
         if self._renewed.get(topic, 0) > now:
@@ -243,9 +244,7 @@ class Operations:
         )  # fmt: skip
         (reply,) = yield [request]
         epoch, offset, record, now, raw = reply
-        entries = [
-            Entry(int(name[2:]), int(fields[1][11:HEADER]), fields[1][HEADER:]) for name, fields in raw
-        ]
+        entries = [Entry(int(name[2:]), int(fields[1][11:HEADER]), fields[1][HEADER:]) for name, fields in raw]
         if command.max_age:
             oldest = int(now) - command.max_age * 1000
             entries = [entry for entry in entries if entry.time >= oldest]
@@ -322,9 +321,7 @@ class Operations:
 
     def _lease_acquire(self, command: base.LeaseAcquire) -> Operation[base.Grant]:
         lease = self.keys.lease(command.topic)
-        (reply,) = yield [
-            _script(scripts.LEASE_ACQUIRE, [lease], command.session, command.holder, _ms(command.ttl))
-        ]
+        (reply,) = yield [_script(scripts.LEASE_ACQUIRE, [lease], command.session, command.holder, _ms(command.ttl))]
         return self._grant(reply)
 
     @staticmethod
