@@ -163,6 +163,20 @@ class Cluster:
         fields = state if isinstance(state, dict) else dict(line.split(":", 1) for line in state.split() if ":" in line)
         return fields["cluster_state"] == "ok" and int(fields["cluster_known_nodes"]) == len(self.nodes)
 
+    def move_slot_of(self, name: str) -> None:
+        """Hand the slot of the first key that contains `name` to the next node, as redis-cli --cluster reshard does."""
+        key = next(key for node in self.nodes for key in node.command("KEYS", "*") if name in key)
+        slot = self.nodes[0].command("CLUSTER", "KEYSLOT", key)
+        source = next(node for node in self.nodes if node.command("CLUSTER", "COUNTKEYSINSLOT", slot))
+        target = self.nodes[(self.nodes.index(source) + 1) % len(self.nodes)]
+        names = {node: node.command("CLUSTER", "MYID") for node in self.nodes}
+        target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source])
+        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
+        while keys := source.command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        for node in (target, source, *self.nodes):
+            node.command("CLUSTER", "SETSLOT", slot, "NODE", names[target])
+
     @property
     def url(self) -> str:
         return "redis+cluster://" + ",".join(node.address for node in self.nodes)

@@ -53,8 +53,9 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items()))
         lines = [
-            f"faults: {sum(self.faults.values())} ({', '.join(f'{n} {kind}' for kind, n in sorted(self.faults.items()))})",
+            f"faults: {sum(self.faults.values())} ({kinds})",
             f"publications acknowledged: {self.published}, seen by viewers: {self.seen}",
             f"recoveries answered true: {self.recovered}, answered false: {self.resets}",
             f"acknowledged but gone after a failover or restart: {self.acknowledged_lost}",
@@ -88,9 +89,9 @@ def judge(
 
 def _judge_store(events: list[Event], surviving: dict[str, Surviving], lossless: bool, report: Report) -> None:
     for channel, kept in surviving.items():
-        for id, count in Counter(kept.ids.values()).items():
+        for name, count in Counter(kept.ids.values()).items():
             if count > 1:
-                report.violations.append(f"{channel}: {id} is stored {count} times")
+                report.violations.append(f"{channel}: {name} is stored {count} times")
         numbers: dict[str, int] = defaultdict(int)
         for offset in sorted(kept.ids):
             publisher, _, number = kept.ids[offset].rpartition("-")
@@ -99,24 +100,24 @@ def _judge_store(events: list[Event], surviving: dict[str, Surviving], lossless:
                     f"{channel}: {kept.ids[offset]} is stored after {publisher}-{numbers[publisher]}"
                 )
             numbers[publisher] = int(number)
-    places = {channel: {id: offset for offset, id in kept.ids.items()} for channel, kept in surviving.items()}
+    places = {channel: {name: offset for offset, name in kept.ids.items()} for channel, kept in surviving.items()}
     for event in events:
         if event["event"] != "published":
             continue
         report.published += 1
-        channel, id = event["channel"], event["id"]
+        channel, name = event["channel"], event["id"]
         kept = surviving.get(channel)
         if kept is None:
             continue
-        found = places[channel].get(id)
+        found = places[channel].get(name)
         if found is None:
             oldest = min(kept.ids, default=kept.top + 1)
             if event["offset"] >= oldest or event["offset"] > kept.top or event["epoch"] != kept.epoch:
                 report.acknowledged_lost += 1
                 if lossless:
-                    report.violations.append(f"{channel}: {id} was acknowledged and is gone")
+                    report.violations.append(f"{channel}: {name} was acknowledged and is gone")
         elif found != event["offset"]:
-            report.violations.append(f"{channel}: {id} was acknowledged at {event['offset']} and is at {found}")
+            report.violations.append(f"{channel}: {name} was acknowledged at {event['offset']} and is at {found}")
 
 
 def _follow(events: list[Event], report: Report) -> dict[Place, View]:
@@ -146,9 +147,8 @@ def _follow(events: list[Event], report: Report) -> dict[Place, View]:
             if event["offset"] <= view.last:
                 complain(f"{place}: offset {event['offset']} ({event['id']}) again, was at {view.last}")
             elif event["offset"] != view.last + 1:
-                complain(
-                    f"{place}: offset {event['offset']} after {view.last}: {event['offset'] - view.last - 1} silently lost"
-                )
+                lost = event["offset"] - view.last - 1
+                complain(f"{place}: offset {event['offset']} after {view.last}: {lost} silently lost")
             view.last = event["offset"]
             view.known[event["offset"]] = event["id"]
         elif kind in ("insufficient", "left"):
@@ -160,7 +160,7 @@ def _compare(place: Place, view: View, kept: Surviving, report: Report) -> None:
     complain = report.violations.append
     if (view.epoch, view.last) != (kept.epoch, kept.top):
         complain(f"{place}: ended at {view.epoch}:{view.last}, the store at {kept.epoch}:{kept.top}")
-    wrong = [offset for offset, id in view.known.items() if kept.ids.get(offset, id) != id]
+    wrong = [offset for offset, name in view.known.items() if kept.ids.get(offset, name) != name]
     if wrong:
         complain(f"{place}: knows {len(wrong)} messages that were taken back and was never told, from {min(wrong)} on")
     missing = [offset for offset in kept.ids if offset > view.base and offset not in view.known]
@@ -184,16 +184,16 @@ def _judge_groups(events: list[Event], dead: set[str], report: Report) -> None:
         report.heard += sum(event["event"] == "heard" for event in told)
         report.gaps += sum(event["event"] == "gap" for event in told)
         if node not in dead:
-            acknowledged = [id for began, id in sent[group] if began > since]
+            acknowledged = [name for began, name in sent[group] if began > since]
             _judge_member(f"({node}, {group})", acknowledged, told, report)
 
 
 def _judge_member(who: str, acknowledged: list[str], told: list[Event], report: Report) -> None:
     """Between two gaps: every acknowledged message once, in the order it was sent."""
-    rank = {id: index for index, id in enumerate(acknowledged)}
-    for id, count in Counter(event["id"] for event in told if event["event"] == "heard").items():
+    rank = {name: index for index, name in enumerate(acknowledged)}
+    for name, count in Counter(event["id"] for event in told if event["event"] == "heard").items():
         if count > 1:
-            report.violations.append(f"{who}: heard {id} {count} times")
+            report.violations.append(f"{who}: heard {name} {count} times")
     last, gap = -1, False
     for event in told:
         if event["event"] == "gap":

@@ -65,6 +65,7 @@ class Nodes:
     ) -> None:
         self.directory, self.channels, self.prefix = directory, list(channels), prefix
         self.direct = direct or hosts[0]
+        self._hosts = list(hosts)
         names = [f"n{number}" for number in range(count)]
         self._config = {
             "prefix": prefix, "channels": self.channels, "period": period, "begin_after": 0.3,
@@ -76,6 +77,17 @@ class Nodes:
 
     def _make(self, name: str, host: str) -> NodeProcess:
         return NodeProcess(self.directory, {**self._config, "name": name, "hosts": [host]})
+
+    def replace(self, node: NodeProcess) -> None:
+        """Kill a node and start another in its place, under a new name, which follows but sends to no group."""
+        number = len(self.nodes) + len(self.gone)
+        host = self._hosts[self.nodes.index(node) % len(self._hosts)]
+        node.kill()
+        newcomer = self._make(f"n{number}", host)
+        self.gone.append(node)
+        self.nodes[self.nodes.index(node)] = newcomer
+        newcomer.spawn()
+        self.wait(lambda: newcomer.events("seen"), "a newcomer that sees something", 60)
 
     def __enter__(self) -> Nodes:
         for node in self.nodes:
