@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from livechannels.engines.base import Command, Engine, Port
+from livechannels.engines.redis import link
+from livechannels.engines.redis.wire import StreamWire
 from livechannels.positions import Position
 from tests.conftest import start_or_skip
 from tests.servers import RedisServer
@@ -106,16 +108,22 @@ def contract_servers() -> Iterator[dict[str, RedisServer]]:
         server.stop()
 
 
-@pytest.fixture(params=["memory", "redis", "valkey"])
+@pytest.fixture(params=["memory", "redis", "redis by public methods", "valkey"])
 async def store(
-    request: pytest.FixtureRequest, contract_servers: dict[str, RedisServer], prefix: str
+    request: pytest.FixtureRequest,
+    contract_servers: dict[str, RedisServer],
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Store]:
-    """Every engine in turn; the contract knows no differences."""
+    """Every engine in turn, and the wire that keeps to redis-py's public methods; the contract knows no differences."""
     server = None
-    if request.param != "memory":
-        if request.param not in contract_servers:
-            contract_servers[request.param] = start_or_skip(request.param)
-        server = contract_servers[request.param]
+    name, _, wire = request.param.partition(" by ")
+    if wire:
+        monkeypatch.setattr(link, "wire_class", StreamWire)
+    if name != "memory":
+        if name not in contract_servers:
+            contract_servers[name] = start_or_skip(name)
+        server = contract_servers[name]
     store = Store(server, prefix)
     yield store
     await store.close()
