@@ -70,7 +70,7 @@ class LiveConsumer:
         identity = Identity.from_scope(scope)
         del scope
         await receive()
-        socket = WebSocket(send)
+        socket = WebSocket(innermost(send))
         if PROTOBUF in offered and SUBPROTOCOL not in offered:
             await socket.refuse(INAPPROPRIATE_PROTOCOL, PROTOBUF)
             return
@@ -133,19 +133,26 @@ class WebSocket:
         await self.close(disconnect)
 
 
+def innermost(send: Send) -> Send:
+    """The server's own send() behind Channels' session middleware, which looks at the session for every message.
+
+    This consumer never changes the session.
+    """
+    while (real := getattr(getattr(send, "__self__", None), "real_send", None)) is not None:
+        send = real
+    return send
+
+
 def abort(send: Any) -> bool:
-    """Cut the socket behind an ASGI send() where it can be reached: uvicorn's, and daphne's. False if it cannot.
+    """Cut the socket behind a server's send() where it can be reached: uvicorn's, and daphne's. False if it cannot.
 
     uvicorn waits for a blocked socket for ever, and ASGI has no word for giving up.
     """
-    while send is not None:
-        owner = send.args[0] if isinstance(send, functools.partial) and send.args else getattr(send, "__self__", None)
-        transport = getattr(owner, "transport", None)
-        for name in ("abort", "abortConnection"):
-            cut = getattr(transport, name, None)
-            if cut is not None:
-                cut()
-                return True
-        # Channels' session middleware keeps the server's send under this name.
-        send = getattr(owner, "real_send", None)
+    owner = send.args[0] if isinstance(send, functools.partial) and send.args else getattr(send, "__self__", None)
+    transport = getattr(owner, "transport", None)
+    for name in ("abort", "abortConnection"):
+        cut = getattr(transport, name, None)
+        if cut is not None:
+            cut()
+            return True
     return False

@@ -8,7 +8,7 @@ import pytest
 from channels.testing import WebsocketCommunicator
 from django.test import override_settings
 
-from livechannels.consumers import LiveConsumer, abort
+from livechannels.consumers import LiveConsumer, abort, innermost
 from livechannels.layer import LiveChannelLayer
 from livechannels.testing import live_client, live_test_layer
 from tests.browsers import User
@@ -150,7 +150,7 @@ class TestAbort:
 
             async def send(self, message: Any) -> None: ...
 
-        assert abort(Wrapper().send)
+        assert abort(innermost(Wrapper().send))
         assert server.transport.cut
 
     def test_out_of_reach(self) -> None:
