@@ -22,14 +22,15 @@ from pathlib import Path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
+from livechannels.leases import SAFE
 from tests.faults.leaders import Judgement, StreamCluster, StreamNode, freeze, thaw
 from tests.servers import RedisServer, wait_until
 
 KINDS = ("stop", "kill", "pause", "cut")
 PROMPT = 0.5
 """Seconds in which a stream that is handed over, or whose lease has run out, is to publish again."""
-SELF_STOP = 0.9
-"""Part of the time to live after which a leader that is cut off has stopped by itself."""
+OWN_STOP = 0.15
+"""Seconds for a leader that is cut off to stop, once it trusts its lease no more: 2.7 s at 3 s time to live."""
 
 
 class Campaign:
@@ -89,7 +90,8 @@ class Campaign:
             f"{kind}: {seconds:.3f} s" for kind, times in self.takeovers.items()
             for seconds in times if seconds > bounds[kind]
         ]  # fmt: skip
-        return found + [f"own stop: {s:.3f} s" for s in self.self_stops if s >= SELF_STOP * self.cluster.ttl]
+        stopped = SAFE * self.cluster.ttl + OWN_STOP
+        return found + [f"own stop: {seconds:.3f} s" for seconds in self.self_stops if seconds >= stopped]
 
     def report(self, judgement: Judgement) -> str:
         lines = [f"{self.faults} faults"]

@@ -23,6 +23,7 @@ class Recorded(StreamSource):
     history_size = 1_000_000
     history_ttl = 7200
     idle_timeout = 2
+    scope = CONFIG.get("scope", "cluster")
 
     async def run(self, stream: Any) -> None:
         log.write("open", channel=self.channel, token=stream.token)

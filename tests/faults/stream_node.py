@@ -74,8 +74,9 @@ class Clock:
 class Watcher:
     """A viewer of one channel that logs what is wrong with what it is given, and with `record` everything."""
 
-    def __init__(self, channel: str, log: Log) -> None:
+    def __init__(self, channel: str, log: Log, number: int = 0) -> None:
         self.channel = channel
+        self._number = number
         self._log = log
         self._epoch = ""
         self._offset = 0
@@ -87,7 +88,8 @@ class Watcher:
             self._log.write(kind, channel=self.channel, epoch=epoch, offset=offset, after=self._offset)
         self._epoch, self._offset = epoch, offset
         if CONFIG["record"]:
-            self._log.write("seen", channel=self.channel, epoch=epoch, offset=offset, said=publication.data)
+            where = {"channel": self.channel, "viewer": self._number, "epoch": epoch, "offset": offset}
+            self._log.write("seen", **where, said=publication.data)
 
     def on_join(self, channel: str, info: bytes) -> None: ...
 
@@ -125,7 +127,8 @@ async def serve(log: Log) -> None:
     loop.add_signal_handler(signal.SIGUSR1, recorded.block)
     node = live_layer().node()
     log.write("up", id=node.id, pid=os.getpid())
-    watchers = [Watcher(f"source/{number}", log) for number in range(CONFIG["watch"])]
+    viewers = range(CONFIG.get("viewers", 1))
+    watchers = [Watcher(f"source/{number}", log, viewer) for number in range(CONFIG["watch"]) for viewer in viewers]
     running = asyncio.ensure_future(streams.run_forever())
     await asyncio.gather(*(watcher.watch() for watcher in watchers))
     log.write("watching")

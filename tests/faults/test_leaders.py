@@ -281,9 +281,11 @@ def all_published(cluster: StreamCluster, since: float) -> bool:
 
 
 @pytest.mark.fault
-def test_a_thousand_streams_are_spread_cheap_and_restored(make_cluster, redis_server):
-    cluster = make_cluster(streams=1000, ttl=3, period=30, record=False)
-    wait_until(lambda: balanced(cluster), "balance", 30)
+@pytest.mark.parametrize(("streams", "within"), [(1, 3.5), (100, 3.5), (1000, 4)])
+def test_any_number_of_streams_is_spread_cheap_and_restored(make_cluster, redis_server, streams, within):
+    cluster = make_cluster(streams=streams, ttl=3, period=30, record=False)
+    if streams > 1:
+        wait_until(lambda: balanced(cluster), "balance", 30)
     before, began = redis_server.info("cpu"), time.monotonic()
     time.sleep(6)
     after, seconds = redis_server.info("cpu"), time.monotonic() - began
@@ -291,12 +293,15 @@ def test_a_thousand_streams_are_spread_cheap_and_restored(make_cluster, redis_se
     victim, led = busiest(cluster)
     tokens = {channel: cluster.token(channel) for channel in led}
     times = takeovers(cluster, victim.send(signal.SIGKILL), led, tokens)
-    print(f"redis: {cpu:.1%} of a core; {len(led)} streams restored in {max(times):.2f} s")
+    print(f"redis: {cpu:.1%} of a core; {len(led)} of {streams} streams restored in {max(times):.2f} s")
     assert cpu < 0.05
-    assert max(times) <= 4
+    assert max(times) <= within
+    assert cluster.judge() == CLEAN
 
 
 def balanced(cluster: StreamCluster) -> bool:
+    """Of many, every node leads its share within 15 %; of fewer, what chance gives, and none leads nearly all."""
     counts = Counter(node.name for node in cluster.leaders().values())
     fair = len(cluster.channels) / len(cluster.nodes)
-    return len(counts) == len(cluster.nodes) and all(abs(count - fair) <= 0.15 * fair for count in counts.values())
+    part = max(0.15, 3 / fair**0.5)
+    return len(counts) == len(cluster.nodes) and all(abs(count - fair) <= part * fair for count in counts.values())
