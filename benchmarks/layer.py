@@ -8,9 +8,9 @@ import sys
 
 from tests.servers import RedisServer
 
-from .contenders import BARE, CONTENDERS, CORE, NO_HISTORY
+from .layer_workloads import WORKLOADS, run
+from .layers import BARE, CONTENDERS, CORE, NO_HISTORY
 from .samples import Results, Sample, conditions, interleave, options, take
-from .workloads import WORKLOADS, run
 
 SKIPPED = {
     ("W1 100 senders", CORE), ("W4 membership", CORE), ("groups", CORE),  # its connection pool gives out

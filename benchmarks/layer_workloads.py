@@ -18,7 +18,7 @@ import psutil
 import redis
 from asgiref.sync import async_to_sync
 
-from .contenders import BARE, make, message
+from .layers import BARE, make, message
 from .samples import LOST, Sample
 
 PATIENCE = 3.0
@@ -125,7 +125,7 @@ async def w3_processes(layer: Any, url: str, scale: int) -> Sample:
 
     async def send(contender: str, number: int, senders: int) -> None:
         case = json.dumps({"contender": contender, "url": url, "number": number, "senders": senders})
-        sender = await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.workloads", case)
+        sender = await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.layer_workloads", case)
         await sender.wait()
 
     name = contender_of(layer)
