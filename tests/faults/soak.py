@@ -1,4 +1,4 @@
-"""A random mix of faults for as long as you like: `python -m tests.faults.soak --minutes 10 --topology sentinel --seed 7`.
+"""Random faults for as long as you like: `python -m tests.faults.soak --minutes 10 --topology sentinel --seed 7`.
 
 Topologies: single, sentinel, haproxy (in front of sentinel's servers, with the documented configuration), cluster.
 Nodes publish, follow, come and go all the while; the judge reads everything at the end. Prints the seed first and a

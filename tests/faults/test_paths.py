@@ -1,4 +1,4 @@
-"""Faults of the path to Redis: resets, black holes, a detached subscription, pauses. The server itself loses nothing."""
+"""Faults of the path to Redis: resets, black holes, a detached subscription, pauses. The server loses nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_f1_resets(proxies, server, tmp_path):
 
 
 def test_f1_is_caught_with_recovery_off(proxies, server, tmp_path):
-    """While nobody listens something is published; a build that skips it and says that all is well must be found out."""
+    """A build that skips what was published while nobody listened and says that all is well must be found out."""
     with through(proxies, tmp_path, server, broken=["recovery"]) as nodes:
         proxies[1].blackhole()
         time.sleep(0.5)
