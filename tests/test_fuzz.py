@@ -1,0 +1,95 @@
+"""Whatever a client sends: no crash, no hang, no leak, and each command has one answer at most.
+
+FUZZ_FRAMES=100000 makes it as many frames as a soak run wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from livechannels.connections import Connections
+from livechannels.protocol import Command
+from livechannels.testing import live_test_layer
+from tests.browsers import Browser
+from tests.test_session import configured
+
+FRAMES = int(os.environ.get("FUZZ_FRAMES", "1500"))
+PER_EXAMPLE = 15
+
+channels = st.sampled_from(
+    ["room/a", "room/b", "quiet/a", "plain/a", "news/a", "closed/a", "nowhere", "", "ü", "x" * 300]
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+requests = st.fixed_dictionaries(
+    {},
+    optional={
+        "channel": channels, "data": values, "recover": st.booleans(), "epoch": st.sampled_from(["", "_", "x"]),
+        "offset": st.integers(-1, 5), "flag": st.integers(0, 3), "limit": st.integers(-2, 400),
+        "method": st.text(max_size=3),
+        "since": st.fixed_dictionaries({"offset": st.integers(0, 5), "epoch": st.text(max_size=2)}),
+        "reverse": st.booleans(), "type": st.integers(0, 1), "token": st.sampled_from(["", "t"]), "junk": values,
+    },
+)  # fmt: skip
+methods = st.sampled_from([name for name in Command.__struct_fields__ if name not in ("id", "connect")])
+good = st.builds(lambda method, request: {method: request}, methods, requests)
+bad = st.one_of(
+    st.text(max_size=20),
+    values.map(json.dumps),
+    st.dictionaries(st.text(max_size=8), values, max_size=2).map(json.dumps),
+)
+frames = st.lists(
+    st.one_of(
+        st.lists(good, min_size=1, max_size=4), st.lists(good, min_size=1, max_size=4), bad, st.binary(max_size=20)
+    ),
+    max_size=PER_EXAMPLE,
+)
+
+
+async def feed(inputs: list[Any]) -> None:
+    with configured(), live_test_layer() as layer:
+        browser = Browser(layer)
+        await browser.connect()
+        numbers: list[int] = []
+        for frame in inputs:
+            if isinstance(frame, list):
+                numbers += await browser.say(*frame)
+            else:
+                await browser.session.receive(frame)
+        if browser.session._worker is not None:
+            await asyncio.wait([browser.session._worker], timeout=20)
+        await browser.gone()
+        answered = [message["id"] for message in browser.messages if "id" in message]
+        assert len(set(answered)) == len(answered)
+        if browser.closed_with is None:
+            assert answered == numbers, "each command has one answer, in order"
+        node = layer.node()
+        assert node.hub.counts() == {}
+        assert len(Connections.of(node)) == 0
+        for channel in ("room/a", "room/b"):
+            assert await layer.presence(channel) == {}
+        await node.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.timeout(3600)
+@settings(
+    max_examples=max(1, FRAMES // PER_EXAMPLE), deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(frames)
+def test_any_frames(caplog: pytest.LogCaptureFixture, inputs: list[Any]) -> None:
+    caplog.clear()
+    asyncio.run(feed(inputs))
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
