@@ -16,18 +16,21 @@ class Mailbox:
     An item leaves only in the step that returns it, so a cancelled `get` neither loses nor repeats one.
     """
 
-    __slots__ = ("_items", "_waiter", "capacity", "left_at", "name", "quit")
+    # The oldest item has a place of its own: a reader that keeps up costs no queue, and a fan-out to many such
+    # readers allocates nothing, so it does not set off the garbage collector either.
+    __slots__ = ("_first", "_more", "_waiter", "capacity", "left_at", "name", "quit")
 
     def __init__(self, name: str, capacity: int) -> None:
         self.name = name
         self.capacity = capacity
         self.left_at = 0.0
         self.quit = False
-        self._items: deque[Item] | None = None
+        self._first: Item | None = None
+        self._more: deque[Item] | None = None
         self._waiter: asyncio.Future[None] | list[asyncio.Future[None]] | None = None
 
     def __len__(self) -> int:
-        return len(self._items) if self._items else 0
+        return (self._first is not None) + (len(self._more) if self._more else 0)
 
     @property
     def waiting(self) -> int:
@@ -36,44 +39,57 @@ class Mailbox:
 
     def put(self, item: Item) -> bool:
         """Append; False iff full: the oldest messages are kept, this one is not."""
-        items = self._items
-        if items is None:
-            self._items = deque((item,))
+        if self._first is None:
+            self._first = item
         else:
-            if len(items) >= self.capacity:
+            if len(self) >= self.capacity:
                 self.expire(time.monotonic())
-                if len(items) >= self.capacity:
+                if len(self) >= self.capacity:
                     return False
-            items.append(item)
-            self._items = items
+            self._append(item)
         self._wake()
         return True
 
+    def _append(self, item: Item) -> None:
+        if self._first is None:
+            self._first = item
+        elif self._more is None:
+            self._more = deque((item,))
+        else:
+            self._more.append(item)
+
+    def _pop(self) -> Item | None:
+        found, more = self._first, self._more
+        if more is None:
+            self._first = None
+        else:
+            self._first = more.popleft()
+            if not more:
+                self._more = None
+        return found
+
     def expire(self, now: float) -> bool:
         """Drop what is too old; True iff something was."""
-        items, found = self._items, False
-        while items and items[0][0] <= now:
-            items.popleft()
+        found = False
+        while self._first is not None and self._first[0] <= now:
+            self._pop()
             found = True
         return found
 
     def take(self) -> bytes | None:
         """The oldest unexpired message, or None."""
-        items = self._items
-        if items is None:
+        if self._first is None:
             return None
         now, found = time.monotonic(), None
-        while items and found is None:
-            deadline, body = items.popleft()
+        while found is None and (item := self._pop()) is not None:
+            deadline, body = item
             if deadline > now:
                 found = body
-        if not items:
-            self._items = None
         self.left_at, self.quit = now, False
         return found
 
     def clear(self) -> None:
-        self._items = None
+        self._first = self._more = None
 
     def drain(self) -> list[bytes]:
         """Take everything that has not expired."""
@@ -95,7 +111,7 @@ class Mailbox:
                 await waiter
             except asyncio.CancelledError:
                 self.quit, self.left_at = True, time.monotonic()
-                if self._items and waiter.done() and not waiter.cancelled():
+                if self._first is not None and waiter.done() and not waiter.cancelled():
                     self._wake()
                 raise
             finally:
