@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 LOST = "lost"
 PACKAGES = (
-    "livechannels", "channels", "channels-redis", "redis", "hiredis", "uvicorn", "uvloop", "daphne", "django",
+    "channels", "channels-redis", "redis", "hiredis", "uvicorn", "uvloop", "daphne", "django",
 )  # fmt: skip
 Sample = dict[str, float]
 
@@ -116,11 +116,10 @@ def _cpuinfo() -> list[str]:
 def options(description: str | None, **more: Any) -> argparse.Namespace:
     """--quick, --repeats, and --sample, which only the tables themselves use."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="one sample each, and short ones: no figure to quote")
-    parser.add_argument("--repeats", type=int, default=3, help="samples of each contender (default: 3)")
+    parser.add_argument("--quick", action="store_true", help="short samples, one each unless --repeats says otherwise")
+    parser.add_argument("--repeats", type=int, help="samples of each contender; their median counts (default: 3)")
     parser.add_argument("--only", default="", help="part of the name of the rows to measure")
     parser.add_argument("--sample", type=json.loads, help=argparse.SUPPRESS)
     found = parser.parse_args()
-    if found.quick:
-        found.repeats = 1
+    found.repeats = found.repeats or (1 if found.quick else 3)
     return found
