@@ -73,7 +73,9 @@ class Script:
         return self.rest()
 
     def rest(self) -> list[str]:
-        output, _ = self.process.communicate(timeout=15)
+        assert self.process.stdout
+        output = self.process.stdout.read()  # communicate() would pass by what this stream has read ahead
+        self.process.wait(15)
         return output.split("\n")
 
 
@@ -91,7 +93,8 @@ def run() -> Iterator[RunScript]:
     yield start
     for script in scripts:
         script.process.kill()
-        script.process.communicate()
+        script.process.wait()
+        script.process.stdout.close()
 
 
 def code(body: str) -> str:
