@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 PRESENCE_EVERY = 25.0
 SPREAD = 1.0
+BACK_WITHIN = 10.0
 
 
 class Membership:
@@ -116,10 +117,12 @@ class Memberships:
             self.lose(membership)
         self._session.node.hub.activate(membership.channel, membership)
         if membership.shown:
+            layer = self._session.node.layer
+            enter = layer.presence_refresh if membership.channel in self._present else layer.presence_enter
             self._present.add(membership.channel)
             self._session.deadlines.set("presence", PRESENCE_EVERY, self._refresh_soon)
             try:
-                await self._session.node.layer.presence_enter(membership.channel, self._session.info)
+                await enter(membership.channel, self._session.info)
             except EngineUnavailable:
                 logger.warning("%s: presence is behind, the store is away", membership.channel)
 
@@ -143,7 +146,7 @@ class Memberships:
         if self._by_channel.get(membership.channel) is membership:
             self.forget(membership)
             self._session.outbox.put(unsubscribe_push(membership.channel, why))
-            self._session.do(partial(self.leave, membership.channel))
+            self._leave_soon(membership.channel)
 
     def revoke(self, channel: str) -> None:
         """The server takes the client off a channel, now or as soon as the subscribe under way is answered."""
@@ -163,9 +166,20 @@ class Memberships:
         again = (
             partial(self._session.close, INSUFFICIENT_STATE)
             if membership.live is None
-            else partial(self.drop, membership, UNSUBSCRIBED_INSUFFICIENT)
+            else partial(self._call_back, membership)
         )
         self._session.deadlines.set(f"resume {membership.channel}", between(0, SPREAD), again)
+
+    def _call_back(self, membership: Membership) -> None:
+        # The client is back in a moment: others need not see it leave and join.
+        channel = membership.channel
+        if self._by_channel.get(channel) is membership:
+            self.forget(membership)
+            self._session.outbox.put(unsubscribe_push(channel, UNSUBSCRIBED_INSUFFICIENT))
+            self._session.deadlines.set(f"leave {channel}", BACK_WITHIN, partial(self._leave_soon, channel))
+
+    def _leave_soon(self, channel: str) -> None:
+        self._session.do(partial(self.leave, channel))
 
     def forget_all(self) -> None:
         for membership in self:
