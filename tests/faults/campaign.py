@@ -52,7 +52,7 @@ class Campaign:
         tokens = {channel: self.cluster.token(channel) for channel in led}
         fault = self._begin(kind, node)
         self.faults += 1
-        self.takeovers[kind] += [self.cluster.takeover(channel, fault, tokens[channel]) for channel in led]
+        self.takeovers[kind] += self.cluster.takeovers(fault, tokens)
         time.sleep(self.dice.uniform(0, 0.3))
         if kind == "cut":
             self.self_stops += self._own_stops(node, fault, tokens)

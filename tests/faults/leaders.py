@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,17 +155,22 @@ class StreamCluster:
         """Of the nodes that are not gone: the logs of hundreds that are would take the nodes' time to read."""
         return [event for node in self.nodes for event in node.events(*kinds)]
 
-    def takeover(self, channel: str, fault: float, old: int, timeout: float = 30) -> float:
-        """Seconds from the fault to the next leader's first accepted publication."""
+    def takeovers(self, fault: float, tokens: Mapping[str, int], timeout: float = 30) -> list[float]:
+        """Seconds from the fault to the first accepted publication of each stream's next leader.
 
-        def found() -> float | None:
-            times = [
-                event["t"] for event in self._living("published")
-                if event["channel"] == channel and event["said"]["token"] > old and event["t"] >= fault
-            ]  # fmt: skip
-            return min(times, default=None)
+        `tokens`: what each was led under before.
+        """
 
-        return float(wait_until(found, f"takeover of {channel}", timeout)) - fault
+        def found() -> dict[str, float] | None:
+            first: dict[str, float] = {}
+            for event in self._living("published"):
+                channel = event["channel"]
+                if event["t"] >= fault and event["said"]["token"] > tokens.get(channel, math.inf):
+                    first[channel] = min(event["t"], first.get(channel, math.inf))
+            return first if len(first) == len(tokens) else None
+
+        first: dict[str, float] = wait_until(found, f"takeover of {', '.join(tokens)}", timeout) if tokens else {}
+        return [first[channel] - fault for channel in tokens]
 
     def token(self, channel: str = "source/0") -> int:
         grant = self.layer.run_sync(LeaseGet(topics.live(channel)))

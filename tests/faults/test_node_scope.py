@@ -39,7 +39,6 @@ def seen(node: StreamNode) -> dict[tuple[str, int], list[tuple[str, int]]]:
     return found
 
 
-@pytest.mark.fault
 def test_every_viewer_sees_each_sample_of_its_own_node_once_and_none_of_anothers(nodes, redis_url, prefix):
     viewers = {(channel, viewer) for channel in CHANNELS for viewer in range(VIEWERS)}
 
