@@ -15,7 +15,7 @@ from typing import Any
 
 from .engines.base import Port, Positions, Read
 from .exceptions import EngineUnavailable
-from .positions import START, Entry, Position, Slice, continues, recover
+from .positions import START, Entry, Position, Slice, continues, diverged, recover
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,9 @@ class Feed:
         """Whether nobody is left who wants this topic."""
         raise NotImplementedError
 
+    def left(self) -> None:
+        """This node follows the topic no more."""
+
 
 class Feeds:
     """All feeds of a node on one port; the port's listener."""
@@ -107,7 +110,7 @@ class Feeds:
         """Follow a topic. Returns when the store has confirmed and the position is known.
 
         Raises EngineUnavailable if the store cannot be reached; the feed is kept all the same and
-        settles by itself when the store is back.
+        settles by itself when the store is back, and so it does after a cancellation: others may want it too.
         """
         self._feeds[feed.topic] = feed
         feed.ready = asyncio.get_running_loop().create_future()
@@ -117,6 +120,9 @@ class Feeds:
             if feed.retained:
                 try:
                     await self._settle(feed)
+                except BaseException:
+                    self._start_fill(feed)
+                    raise
                 finally:
                     await confirmed
                 self._check_again(feed.topic)
@@ -144,6 +150,7 @@ class Feeds:
             if feed.idle and self._feeds.get(feed.topic) is feed:
                 del self._feeds[feed.topic]
                 self.port.unsubscribe(feed.topic)
+                feed.left()
 
     async def _settle(self, feed: Feed) -> None:
         feed.busy = True
@@ -170,7 +177,7 @@ class Feeds:
         if feed is None:
             return
         if position is None:
-            feed.deliver(Entry(0, time, body), "")
+            self._deliver(feed, Entry(0, time, body), "")
         elif feed.filling:
             self._hold(feed, position, Entry(position.offset, time, body))
         else:
@@ -190,7 +197,7 @@ class Feeds:
                 if not known.epoch:
                     self._check_again(feed.topic)
                 feed.position = position
-                feed.deliver(entry, position.epoch)
+                self._deliver(feed, entry, position.epoch)
                 return
             if position.offset <= known.offset:
                 return
@@ -222,7 +229,7 @@ class Feeds:
         """Read until this feed has caught up; waits out an absent store. One at a time per feed."""
         if feed.busy:
             return
-        feed.busy = feed.filling = True
+        feed.busy = feed.filling = mine = True
         pause = 0.1
         try:
             while self._feeds.get(feed.topic) is feed:
@@ -230,17 +237,25 @@ class Feeds:
                     await self._catch_up(feed)
                     return
                 except EngineUnavailable:
+                    feed.busy = mine = False  # a path that comes back meanwhile need not wait
                     await asyncio.sleep(pause)
+                    if feed.busy or not feed.filling:
+                        return
+                    feed.busy = mine = True
                     pause = min(pause * 2, 2.0)
         finally:
-            feed.busy = False
+            if mine:
+                feed.busy = False
 
     async def _catch_up(self, feed: Feed) -> None:
-        since = feed.position
-        if since is None:
+        if feed.position is None:
             found = await self.port.run(Read(feed.topic, limit=0, create=feed.create, renew=feed.renew))
-            feed.position = found.position
+            since = feed.position
+            if since is None:
+                feed.position = found.position
         else:
+            since = feed.position
+        if since is not None:
             found = await self.port.run(
                 Read(feed.topic, since, max_age=feed.max_age, create=feed.create, renew=feed.renew)
             )
@@ -256,7 +271,7 @@ class Feeds:
             self.recovered += len(outcome.entries)
             if not since.epoch or top.epoch == since.epoch or feed.rebased():
                 for entry in outcome.entries:
-                    feed.deliver(entry, top.epoch)
+                    self._deliver(feed, entry, top.epoch)
             return
         self.gaps += 1
         logger.warning(
@@ -266,13 +281,21 @@ class Feeds:
         if top.epoch and continues(since, top, found.epochs):
             kept = found.entries
         elif top.epoch:
-            began = found.epochs[-1].began_at
-            newer = await self.port.run(Read(feed.topic, Position(top.epoch, began), max_age=feed.max_age))
+            after = diverged(since, found.epochs)
+            newer = await self.port.run(Read(feed.topic, Position(top.epoch, after), max_age=feed.max_age))
             top, kept = newer.position, newer.entries
         feed.position = top
         if feed.gap(outcome.reason):
             for entry in kept:
-                feed.deliver(entry, top.epoch)
+                self._deliver(feed, entry, top.epoch)
+
+    @staticmethod
+    def _deliver(feed: Feed, entry: Entry, epoch: str) -> None:
+        # One message nobody can use shall not end what carries all the others.
+        try:
+            feed.deliver(entry, epoch)
+        except Exception:
+            logger.exception("%s: a message could not be delivered", feed.topic)
 
     # The path
 
@@ -302,7 +325,7 @@ class Feeds:
                 try:
                     found = await self.port.run(Positions(chunk[0], chunk, keep))
                 except EngineUnavailable:
-                    return
+                    break  # this shard is away; the others are not
                 for topic, position in zip(chunk, found, strict=True):
                     feed = self._feeds.get(topic)
                     known = feed.position or START if feed is not None else position

@@ -15,7 +15,7 @@ from .engines.base import Read
 from .feeds import Feed, Feeds
 from .policies import Policy
 from .positions import START, Entry, Position, Recovery, recover
-from .publications import Publication
+from .publications import Publication, readable
 from .topics import live
 
 logger = logging.getLogger(__name__)
@@ -75,16 +75,22 @@ class _Member:
 class LiveFeed(Feed):
     """A live channel as this node follows it."""
 
-    __slots__ = ("channel", "members", "on_empty", "policy", "reads", "unseal")
+    __slots__ = ("channel", "members", "on_empty", "on_left", "policy", "reads", "unseal")
 
     def __init__(
-        self, channel: str, policy: Policy, on_empty: Callable[[str], None], unseal: Callable[[bytes], bytes]
+        self,
+        channel: str,
+        policy: Policy,
+        on_empty: Callable[[str], None],
+        on_left: Callable[[LiveFeed], None],
+        unseal: Callable[[bytes], bytes],
     ) -> None:
         super().__init__(live(channel))
         self.channel = channel
         self.unseal = unseal
         self.policy = policy
         self.on_empty = on_empty
+        self.on_left = on_left
         self.members: dict[Subscriber, _Member] = {}
         self.reads: dict[Position, asyncio.Future[Recovery]] = {}
 
@@ -124,20 +130,26 @@ class LiveFeed(Feed):
 
     def _publication(self, publication: Publication) -> None:
         for subscriber, member in list(self.members.items()):
-            if member.buffer is not None:
-                member.buffer.append(publication)
-                if len(member.buffer) > BUFFERED:
-                    self._dismiss(subscriber, "overflow")
-            elif not publication.offset:
+            try:
+                self._hand(publication, subscriber, member)
+            except Exception:
+                logger.exception("%s: a subscriber failed at %r", self.topic, publication)
+
+    def _hand(self, publication: Publication, subscriber: Subscriber, member: _Member) -> None:
+        if member.buffer is not None:
+            member.buffer.append(publication)
+            if len(member.buffer) > BUFFERED:
+                self._dismiss(subscriber, "overflow")
+        elif not publication.offset:
+            subscriber.on_publication(publication)
+        elif member.epoch == publication.epoch:
+            if publication.offset > member.skip:
                 subscriber.on_publication(publication)
-            elif member.epoch == publication.epoch:
-                if publication.offset > member.skip:
-                    subscriber.on_publication(publication)
-            elif not member.epoch:
-                member.epoch = publication.epoch
-                subscriber.on_publication(publication)
-            else:
-                self._dismiss(subscriber, "restart")
+        elif not member.epoch:
+            member.epoch = publication.epoch
+            subscriber.on_publication(publication)
+        else:
+            self._dismiss(subscriber, "restart")
 
     def _presence(self, kind: bytes, info: bytes) -> None:
         for subscriber, member in list(self.members.items()):
@@ -157,6 +169,9 @@ class LiveFeed(Feed):
     def _dismiss_all(self, reason: str) -> None:
         for subscriber in list(self.members):
             self._dismiss(subscriber, reason)
+
+    def left(self) -> None:
+        self.on_left(self)
 
     def gap(self, reason: str) -> bool:
         self._dismiss_all(reason)
@@ -215,7 +230,7 @@ class Hub:
         feed = self._live.get(channel)
         joining = feed is None or feeds.get(feed.topic) is not feed
         if joining or feed is None:
-            feed = self._live[channel] = LiveFeed(channel, policy, self._emptied, self._unseal)
+            feed = self._live[channel] = LiveFeed(channel, policy, self._emptied, self._left, self._unseal)
         member = _Member()
         first = not feed.members
         feed.members[subscriber] = member
@@ -252,8 +267,9 @@ class Hub:
             if not found.recovered and history:
                 found = await self._newest(feeds, feed, history, found)
         member.skip, member.epoch = found.position.offset, found.position.epoch
-        epoch = found.position.epoch
-        publications = [Publication.from_entry(feed.channel, entry, epoch, self._unseal) for entry in found.entries]
+        if feed.position is None:
+            feed.position = found.position  # its own read failed; from here on the first member misses nothing
+        publications = readable(feed.channel, found.entries, found.position.epoch, self._unseal)
         return Subscribed(found.position, publications, found.recovered, since is not None, policy)
 
     @staticmethod
@@ -316,6 +332,10 @@ class Hub:
     def _emptied(self, channel: str) -> None:
         self._tell(lambda observer: observer.on_last_viewer(channel))
         self._feeds(self._policies(channel)).leave_soon(self._live[channel])
+
+    def _left(self, feed: LiveFeed) -> None:
+        if self._live.get(feed.channel) is feed:
+            del self._live[feed.channel]
 
     def _tell(self, call: Callable[[DemandObserver], None]) -> None:
         for observer in self.observers:

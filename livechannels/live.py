@@ -16,7 +16,7 @@ from .exceptions import EngineUnavailable, NotReplicated, ScopeError
 from .hub import JOIN, LEAVE, META_TTL
 from .policies import Policy
 from .positions import START, Position, Slice, continues, recover
-from .publications import ClientInfo, Publication, encode_body
+from .publications import ClientInfo, Publication, encode_body, readable
 
 PRESENCE_TTL = 60.0
 REPLICATE_WITHIN = 0.8
@@ -168,11 +168,7 @@ class LiveMethods(EngineAccess):
             outcome = recover(since, found)
             recovered, entries = outcome.recovered, outcome.entries
         epoch = found.position.epoch
-        return History(
-            [Publication.from_entry(channel, entry, epoch, self.codec.unseal) for entry in entries],
-            found.position,
-            recovered,
-        )
+        return History(readable(channel, entries, epoch, self.codec.unseal), found.position, recovered)
 
     async def history(
         self, channel: str, *, since: Position | None = None, limit: int = -1, reverse: bool = False

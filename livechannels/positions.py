@@ -65,6 +65,18 @@ def continues(since: Position, position: Position, epochs: Sequence[Beginning]) 
     return follower < len(epochs) and since.offset <= epochs[follower].began_at
 
 
+def diverged(since: Position, epochs: Sequence[Beginning]) -> int:
+    """The offset after which nothing in the stream is known to a reader at `since` whose epoch does not go on.
+
+    That is where the epoch after its own began. If its own is not on record, the newest's beginning is the only
+    offset after which it surely has nothing: a gap is told anyway, and a repeat is never allowed.
+    """
+    names = [beginning.epoch for beginning in epochs]
+    if since.epoch in names[:-1]:
+        return epochs[names.index(since.epoch) + 1].began_at
+    return epochs[-1].began_at
+
+
 def recover(since: Position, found: Slice) -> Recovery:
     """Judge a read of everything after `since` (oldest first): complete, or not recovered. Never partial."""
     top = found.position

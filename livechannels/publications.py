@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
 from .positions import Entry, Position
+
+logger = logging.getLogger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -121,3 +124,19 @@ class Publication:
         if found is None:
             found = self._encoded[encoder] = encoder(self)
         return found
+
+
+def readable(channel: str, entries: Iterable[Entry], epoch: str, unseal: Callable[[bytes], bytes]) -> list[Publication]:
+    """Stored entries as publications. What cannot be opened is skipped, as it is when it arrives live."""
+    found = []
+    for entry in entries:
+        try:
+            publication = Publication.from_entry(channel, entry, epoch, unseal)
+        except ValueError as error:
+            logger.warning("%s: a stored message was skipped: %s", channel, error)
+            continue
+        if publication.body[:1] == b"{":
+            found.append(publication)
+        else:
+            logger.warning("%s: a stored message of an unknown kind was skipped", channel)
+    return found

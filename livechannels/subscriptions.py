@@ -46,6 +46,8 @@ class ConsumerSubscription:
         self._expiry = expiry
         self._gap_event = gap_event
         self._overflowed = False
+        self._joining = False
+        self._dismissed = False
 
     async def start(self, since: Position | None) -> None:
         """Subscribe; while the store is away, keep trying in the background and return."""
@@ -60,6 +62,15 @@ class ConsumerSubscription:
         self._hub.unsubscribe(self.channel, self)
 
     async def _subscribe(self) -> None:
+        self._joining, self._dismissed = True, False
+        try:
+            await self._join()
+        finally:
+            self._joining = False
+        if self._dismissed:
+            self.on_insufficient(self.channel, "restart")
+
+    async def _join(self) -> None:
         since = self.position
         welcome = await self._hub.subscribe(self.channel, self, since=since, history=1)
         if self.ended:
@@ -87,7 +98,12 @@ class ConsumerSubscription:
         if self._overflowed and len(self._box) < self._box.capacity:
             self._overflowed = False
             self._tell_gap("overflow")
-        if self._put(publication.encoded(self._encode)):
+        try:
+            body = publication.encoded(self._encode)
+        except (TypeError, ValueError, OverflowError) as error:
+            logger.warning("%s: a publication does not fit the serializer and was skipped: %s", self.channel, error)
+            return
+        if self._put(body):
             if publication.offset:
                 self.position = publication.position
         elif not self._overflowed:
@@ -113,7 +129,9 @@ class ConsumerSubscription:
         """Plain consumers are not told of leaves."""
 
     def on_insufficient(self, channel: str, reason: str) -> None:
-        if not self.ended:
+        if self._joining:
+            self._dismissed = True  # one at a time: the subscription under way ends first
+        elif not self.ended:
             self._spawn(self._retry(), "livechannels-resubscribe")
 
     def _put(self, body: bytes) -> bool:

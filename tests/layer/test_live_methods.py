@@ -214,3 +214,25 @@ class TestControl:
         layers[0].broadcast_sync("test", {"n": 2})
         await eventually(lambda: len(heard) == 2 * len(layers), "all told")
         assert sorted(payload["n"] for payload in heard) == sorted([1, 2] * len(layers))
+
+
+class TestUnusableMessages:
+    async def test_a_number_no_serializer_carries_is_skipped_by_consumers(self, layer):
+        """JSON has numbers that MessagePack has not; a publisher chooses, and the path has to survive it."""
+        channel = await layer.new_channel()
+        await layer.subscribe("stream/cpu", channel)
+        await layer.publish("stream/cpu", None, raw=b"123456789012345678901234567890")
+        await layer.publish("stream/cpu", 2)
+        message = await receive(layer, channel)
+        assert (message["data"], message["offset"]) == (2, 2)
+        assert layer.health()["status"] == "ok"
+
+    async def test_history_from_before_the_keys_is_skipped(self, redis_layers):
+        plain, sealed = redis_layers(), redis_layers(symmetric_encryption_keys=["key"])
+        await plain.publish("stream/cpu", 1)
+        await sealed.publish("stream/cpu", 2)
+        assert [one.data for one in (await sealed.history("stream/cpu")).publications] == [2]
+        assert [one.data for one in (await plain.history("stream/cpu")).publications] == [1]
+        channel = await sealed.new_channel()
+        await sealed.subscribe("stream/cpu", channel, since=("", 0))
+        assert (await receive(sealed, channel))["data"] == 2

@@ -1,0 +1,171 @@
+"""Feeds over the memory engine, with a path that can be held up, refuse, and go back in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from livechannels.engines.base import Command, Publish, Read, Retention
+from livechannels.engines.memory import MemoryEngine
+from livechannels.exceptions import EngineUnavailable
+from livechannels.feeds import Feed, Feeds
+from livechannels.positions import Beginning, Entry, Position, Slice
+
+TOPIC = "g/room"
+KEEP = Retention(100, 60, 120)
+
+
+class Heard(Feed):
+    """Keeps what it is given; chokes on b"poison"."""
+
+    __slots__ = ("bodies", "gaps", "gone")
+
+    def __init__(self, topic: str = TOPIC, position: Position | None = None) -> None:
+        super().__init__(topic, position)
+        self.bodies: list[bytes] = []
+        self.gaps: list[str] = []
+        self.gone = False
+
+    @property
+    def idle(self) -> bool:
+        return False
+
+    def deliver(self, entry: Entry, epoch: str) -> None:
+        if entry.body == b"poison":
+            raise OverflowError("too big")
+        self.bodies.append(entry.body)
+
+    def gap(self, reason: str) -> bool:
+        self.gaps.append(reason)
+        return True
+
+
+class Path:
+    """A memory port whose reads wait for `open`, fail while `refusing`, or are answered by `reads`."""
+
+    def __init__(self, feeds: Feeds, engine: MemoryEngine) -> None:
+        self._port = engine.port(feeds, "node")
+        self.open = asyncio.Event()
+        self.open.set()
+        self.refusing: Callable[[Command[Any]], bool] = lambda command: False
+        self.reads: list[Slice] = []
+        self.asked: list[Read] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._port, name)
+
+    async def run(self, command: Command[Any]) -> Any:
+        await self.open.wait()
+        if self.refusing(command):
+            raise EngineUnavailable
+        if isinstance(command, Read) and self.reads:
+            self.asked.append(command)
+            return self.reads.pop(0)
+        return await self._port.run(command)
+
+
+@pytest.fixture
+async def feeds() -> AsyncIterator[Feeds]:
+    tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(coroutine: Any, name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        tasks.add(task)
+        return task
+
+    feeds = Feeds(spawn)
+    feeds.port = Path(feeds, MemoryEngine())  # type: ignore[assignment]
+    yield feeds
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def publish(feeds: Feeds, *bodies: bytes) -> Position:
+    for body in bodies:
+        published = await feeds.port._port.run(Publish(TOPIC, body, KEEP))  # type: ignore[attr-defined]
+    return published.position
+
+
+async def eventually(condition: Callable[[], Any], what: str) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
+    assert condition(), what
+
+
+async def test_messages_after_a_join_arrive_in_order(feeds: Feeds) -> None:
+    await publish(feeds, b"before")
+    feed = Heard()
+    await feeds.join(feed)
+    await publish(feeds, b"1", b"2")
+    await eventually(lambda: feed.bodies == [b"1", b"2"], "both in order")
+
+
+async def test_a_cancelled_join_leaves_a_feed_that_works(feeds: Feeds) -> None:
+    """Others may have joined meanwhile, and for them this was the only attempt."""
+    feeds.port.open.clear()  # type: ignore[attr-defined]
+    feed = Heard()
+    joining = asyncio.ensure_future(feeds.join(feed))
+    await asyncio.sleep(0)
+    other = asyncio.ensure_future(feeds.joined(feed))
+    await asyncio.sleep(0)
+    joining.cancel()
+    await asyncio.wait([joining])
+    await other
+    feeds.port.open.set()  # type: ignore[attr-defined]
+    await eventually(lambda: not feed.filling, "the feed has settled")
+    await publish(feeds, b"1")
+    await eventually(lambda: feed.bodies == [b"1"], "the message")
+
+
+async def test_a_join_that_was_refused_settles_by_itself(feeds: Feeds) -> None:
+    """Nothing was disconnected, so no reconnect will come to the rescue."""
+    feeds.port.refusing = lambda command: True  # type: ignore[attr-defined]
+    feed = Heard()
+    with pytest.raises(EngineUnavailable):
+        await feeds.join(feed)
+    feeds.port.refusing = lambda command: False  # type: ignore[attr-defined]
+    await eventually(lambda: not feed.filling, "the feed has settled")
+    await publish(feeds, b"1")
+    await eventually(lambda: feed.bodies == [b"1"], "the message")
+
+
+async def test_one_message_nobody_can_use_does_not_stop_the_others(
+    feeds: Feeds, caplog: pytest.LogCaptureFixture
+) -> None:
+    live, late = Heard(), Heard()
+    await feeds.join(live)
+    start = await publish(feeds, b"0")
+    await publish(feeds, b"poison", b"2")
+    await eventually(lambda: live.bodies == [b"0", b"2"], "what came live")
+    late.position = start
+    await feeds.join(late)
+    assert late.bodies == [b"2"]
+    assert sum("could not be delivered" in record.message for record in caplog.records) == 2
+
+
+async def test_after_a_loss_all_that_survives_is_delivered_however_often_the_epoch_changed(feeds: Feeds) -> None:
+    top, record = Position("c", 16), (Beginning("a", 0), Beginning("b", 10), Beginning("c", 12))
+    survived = [Entry(offset, 0, b"%d" % offset) for offset in range(11, 17)]
+    feeds.port.reads = [Slice(top, record, []), Slice(top, record, survived)]  # type: ignore[attr-defined]
+    feed = Heard(position=Position("a", 30))
+    await feeds.join(feed)
+    assert feed.gaps == ["restart"]
+    assert feeds.port.asked[1].since == Position("c", 10)  # type: ignore[attr-defined]
+    assert feed.bodies == [b"11", b"12", b"13", b"14", b"15", b"16"]
+
+
+async def test_a_shard_that_is_away_does_not_keep_others_from_being_checked(feeds: Feeds) -> None:
+    away, here = Heard("g/away"), Heard()
+    await feeds.join(away)
+    await feeds.join(here)
+    feeds.port.shard = lambda topic: int(topic == TOPIC)  # type: ignore[method-assign]
+    feeds.port.refusing = lambda command: command.topic == "g/away"  # type: ignore[attr-defined]
+    feeds.port.unsubscribe(TOPIC)
+    await publish(feeds, b"unheard")
+    await feeds._compare(["g/away", TOPIC])
+    await eventually(lambda: here.bodies == [b"unheard"], "the check found it")
