@@ -59,7 +59,7 @@ class InboxFeed(Feed):
         self._unseal = unseal
         self._on_request = on_request
         self._on_gap = on_gap
-        self.trimmed = 0
+        self.trimmed = START
 
     @property
     def max_age(self) -> float:

@@ -296,10 +296,10 @@ class Node:
 
     async def _trim_inboxes(self) -> None:
         for feed in list(self._inboxes.values()):
-            offset = (feed.position or START).offset
-            if offset > feed.trimmed:
-                feed.trimmed = offset
-                await self._run_quietly(Trim(feed.topic, offset))
+            epoch, offset = position = feed.position or START
+            if offset and position != feed.trimmed:
+                feed.trimmed = position
+                await self._run_quietly(Trim(feed.topic, offset, epoch))
 
     async def _sweep(self) -> None:
         while True:
@@ -316,6 +316,8 @@ class Node:
             names = {box.name for box in gone}
             for channel, name in [key for key in self._subscriptions if key[1] in names]:
                 self.unsubscribe(channel, name)
+        for channel in [channel for channel, reader in self._readers.items() if reader.idle]:
+            del self._readers[channel]
 
     # The end
 
@@ -341,8 +343,8 @@ class Node:
         except (EngineUnavailable, TimeoutError):
             logger.debug("Closed without goodbye: the store is away")
         current = asyncio.current_task()
-        tasks = [task for task in self._tasks if task is not current]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := [task for task in self._tasks if task is not current]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         await self.port.close()

@@ -61,6 +61,11 @@ class QueueReader:
         self._signal = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody reads and nothing waits to be read."""
+        return self.ended and not self.box.waiting and not len(self.box)
+
     def wake(self) -> None:
         self._signal.set()
 

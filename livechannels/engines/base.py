@@ -126,10 +126,11 @@ class Positions(Command[list[Position]]):
 
 @dataclass(slots=True)
 class Trim(Command[None]):
-    """Forget entries up to and including `offset`; the position stays."""
+    """Forget entries up to and including `offset`; the position stays. Nothing happens if `epoch` is over."""
 
     topic: str
     offset: int
+    epoch: str = ""
 
 
 @dataclass(slots=True)

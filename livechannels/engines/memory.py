@@ -160,6 +160,8 @@ class Store:
 
     def _trim(self, command: base.Trim) -> None:
         topic = self._topics.get(command.topic)
+        if topic is not None and command.epoch not in ("", topic.epoch):
+            return
         while topic is not None and topic.entries and topic.entries[0].offset <= command.offset:
             topic.entries.popleft()
 

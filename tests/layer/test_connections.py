@@ -340,6 +340,24 @@ class TestAbsent:
         numbers = [message["number"] for message in await unread(layer, channel)]
         assert [number for number in numbers if number] == [1, 2, 3, 4, 5]
 
+    async def test_what_a_frozen_redis_may_still_take_is_not_delivered_twice(self, own_layers, own_redis):
+        """The request had left when Redis froze: it is carried out after the thaw, so nobody may be served before."""
+        layer = own_layers()
+        channel = await layer.new_channel()
+        await layer.group_add("room", channel)
+        own_redis.freeze()
+        for send in (layer.group_send, lambda *args: asyncio.to_thread(layer.group_send_sync, *args)):
+            with pytest.raises(EngineUnavailable):
+                await send("room", {"type": "x", "number": 0})
+            own_redis.thaw()
+            await eventually(lambda: layer.health()["status"] == "ok", "the thaw")
+            await persist(lambda: layer.group_send("room", {"type": "x", "number": 1}))
+            numbers = [message["number"] for message in await unread(layer, channel)]
+            assert numbers.count(0) <= 1
+            assert numbers.count(1) == 1
+            own_redis.freeze()
+        own_redis.thaw()
+
     @pytest.mark.parametrize(
         ("url", "says"),
         [

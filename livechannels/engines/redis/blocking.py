@@ -50,6 +50,11 @@ class BlockingShard:
                     self._client = self._connect()
         return self._client
 
+    def examine(self) -> None:
+        """Learn what this Redis allows, before requests are made for it. Raises EngineUnavailable."""
+        if not self.operations.examined:
+            self.operations.examined = self.client is not None
+
     def _connect(self) -> Any:
         try:
             client = sync_client(self._endpoint, ANSWER_WITHIN)
@@ -64,6 +69,10 @@ class BlockingShard:
         return client
 
     def _examine(self, client: Any) -> None:
+        asked = time.monotonic()
+        told = client.execute_command("TIME")
+        seconds, micros = next(iter(told.values())) if isinstance(told, dict) else told  # a cluster's nodes all answer
+        self.operations.measure(seconds, micros, asked)
         try:
             info = client.execute_command("INFO", "replication")
         except ResponseError as error:
@@ -116,7 +125,8 @@ class BlockingShard:
         except ResponseError as error:
             raise ReplyError(_with_code(error)) from None
         except RedisTimeoutError as error:
-            raise Lost(str(error), sent="connect" not in str(error).lower()) from None
+            sent = "connect" not in str(error).lower()
+            raise Lost(str(error), sent=sent, late=sent) from None
         except (RedisConnectionError, OSError) as error:
             raise Lost(str(error), sent=_was_sent(error)) from None
         except RedisError as error:
@@ -145,14 +155,16 @@ def _with_code(error: Exception) -> str:
 
 def drive(shard: BlockingShard, command: Command[T]) -> T:
     """Run a command to its result on the calling thread. Raises EngineUnavailable within two seconds."""
+    shard.examine()
     operation = shard.operations.make(command)
     batch = next(operation)
-    repeated = False
+    repeated = late = False
     while True:
         try:
             try:
                 replies = shard.exchange(batch)
             except Lost as error:
+                late = late or error.late
                 if repeated:
                     raise
                 repeated = True
@@ -163,7 +175,10 @@ def drive(shard: BlockingShard, command: Command[T]) -> T:
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
         except (Lost, ReplyError) as error:
-            raise unavailable(error, "Redis") from error
+            raise unavailable(error, "Redis", late) from error
+        except EngineUnavailable as error:
+            error.sent = error.sent or late
+            raise
 
 
 class _Job(NamedTuple):

@@ -22,7 +22,7 @@ from .replies import Lost, ReplyError
 
 logger = logging.getLogger(__name__)
 
-REFRESH_EVERY = 5.0
+REFRESH_EVERY, REFRESH_SOON = 5.0, 0.5
 REDIRECTS = 6
 BUSY_PAUSE = 0.05
 
@@ -80,22 +80,23 @@ class ClusterShard:
 
     async def _one(self, request: Request) -> Any:
         await self._wait_mapped()
-        link = self._link(request.key)
+        link, asking = self._link(request.key), False
         for _ in range(REDIRECTS):
             try:
-                return (await link.exchange([request]))[0]
+                return await link.asking(request) if asking else (await link.exchange([request]))[0]
             except ReplyError as error:
                 if error.is_redirect:
                     self._stale.set()
-                    target = await self._linked(_address(str(error)))
-                    if error.code == "ASK":
-                        return await target.asking(request)
-                    link = target
+                    link, asking = await self._linked(_address(str(error))), error.code == "ASK"
                 elif error.busy:
                     await asyncio.sleep(BUSY_PAUSE)
                 else:
                     raise
         raise Lost("the cluster redirected too often", sent=False)
+
+    async def wait_up(self) -> None:
+        await self._wait_mapped()
+        await next(iter(self._links.values())).wait_up()
 
     async def _wait_mapped(self) -> None:
         if not self._mapped.is_set():
@@ -144,7 +145,7 @@ class ClusterShard:
                     self._problem = str(error)
                 self._stale.clear()
                 try:
-                    async with asyncio.timeout(REFRESH_EVERY if self._owners else 0.5):
+                    async with asyncio.timeout(REFRESH_EVERY if self._owners and self.health.ok else REFRESH_SOON):
                         await self._stale.wait()
                         await asyncio.sleep(0.1)
                 except TimeoutError:

@@ -229,6 +229,7 @@ class Link:
         subscriber = wire_class(second)
         try:
             await self._examine(self._commands)
+            self.operations.examined = True
             self._subscriber = Subscriber(
                 subscriber, self._on_raw, self._on_subscribed,
                 sharded=self._sharded, on_unsubscribed=self._on_unsubscribed, on_pong=self._on_heard,
@@ -244,10 +245,9 @@ class Link:
 
     async def _examine(self, wire: Wire) -> None:
         """Check that this is a master we can use, and learn its clock."""
-        before = time.time()
+        asked = time.monotonic()
         seconds, micros = await wire.call("TIME")
-        after = time.time()
-        self.operations.skew = int(seconds) + int(micros) / 1e6 - (before + after) / 2
+        self.operations.measure(seconds, micros, asked)
         try:
             info = await wire.call("INFO", "replication")
         except ReplyError as error:
@@ -281,11 +281,23 @@ class Link:
         """Return why the path is broken, as soon as it is."""
         assert self._commands is not None
         assert self._subscriber is not None
-        wires = (self._commands, self._subscriber.wire)
-        next_check = time.monotonic() + MASTER_CHECK_EVERY
+        ends: list[asyncio.Future[str]] = [self._commands.broken, self._subscriber.wire.broken]
+        follower = None
+        if self.endpoint.kind == "sentinel":
+            # Beside the probes, since sentinels that do not answer keep it waiting longer than those may pause.
+            follower = asyncio.ensure_future(self._master_moved())
+            ends.append(follower)
+        try:
+            return await self._probing(ends)
+        finally:
+            if follower is not None:
+                follower.cancel()
+
+    async def _probing(self, ends: list[asyncio.Future[str]]) -> str:
+        assert self._commands is not None
+        assert self._subscriber is not None
         while True:
-            broken = [wire.broken for wire in wires]
-            done, _ = await asyncio.wait(broken, timeout=PROBE_EVERY, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(ends, timeout=PROBE_EVERY, return_when=asyncio.FIRST_COMPLETED)
             if done:
                 return str(done.pop().result())
             now = time.monotonic()
@@ -296,16 +308,16 @@ class Link:
                 self._commands.call("PING").add_done_callback(_consume)
             else:
                 self._commands.call("PUBLISH", self._probe, b"").add_done_callback(_consume)
-            if self.endpoint.kind == "sentinel" and now > next_check:
-                next_check = now + MASTER_CHECK_EVERY
-                if await self._master_moved():
-                    return "the sentinels name another master"
 
-    async def _master_moved(self) -> bool:
-        try:
-            return await find_master(self.endpoint) != self._master
-        except EngineUnavailable:
-            return False
+    async def _master_moved(self) -> str:
+        """Ask the sentinels now and then; returns when they name another master than ours."""
+        while True:
+            await asyncio.sleep(MASTER_CHECK_EVERY)
+            try:
+                if await find_master(self.endpoint) != self._master:
+                    return "the sentinels name another master"
+            except EngineUnavailable as error:
+                logger.debug("The master could not be checked: %s", error)
 
     def _disconnect(self) -> None:
         if self.up.is_set():

@@ -89,16 +89,19 @@ def _parse_position(text: bytes) -> Position | None:
 class Operations:
     """Makes the operation of a command. Holds what they share: names, capabilities, what was renewed when.
 
-    `skew` is the server's clock minus ours in seconds; `compare_replids` is off where INFO is refused;
+    `skew` is the server's clock minus our monotonic one in seconds, which no change of the wall clock moves;
+    `compare_replids` is off where INFO is refused, which is not known before `examined`;
     `publish_word` is SPUBLISH in a cluster.
     """
 
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
-        self.skew = 0.0
+        self.skew = time.time() - time.monotonic()
+        self.examined = False
         self.compare_replids = True
         self.publish_word = "PUBLISH"
         self._renewed: dict[str, float] = {}
+        self._answered: dict[str, Position] = {}
         self._names: dict[str, tuple[str, str, str, str]] = {}
         self._random = random.Random()  # noqa: S311  names, no secrets
         self._makers: dict[type[Any], Callable[[Any], Operation[Any]]] = {
@@ -124,9 +127,16 @@ class Operations:
     def make(self, command: base.Command[T]) -> Operation[T]:
         return self._makers[type(command)](command)
 
+    def measure(self, seconds: Any, micros: Any, asked: float) -> None:
+        """Learn the server's clock from its TIME; `asked` is `time.monotonic()` when the question left."""
+        self.skew = int(seconds) + int(micros) / 1e6 - (asked + time.monotonic()) / 2
+
+    def _now_ms(self) -> int:
+        return int((time.monotonic() + self.skew) * 1000)
+
     def payload(self, body: bytes, id: str = "") -> bytes:
         """A stored message: 11 characters of id, 13 digits of server time in ms, the body."""
-        return f"{id or self.new_id()}{int((time.time() + self.skew) * 1000):013d}".encode() + body
+        return f"{id or self.new_id()}{self._now_ms():013d}".encode() + body
 
     def new_id(self) -> str:
         """11 characters that no other recent publication has."""
@@ -152,15 +162,19 @@ class Operations:
                 raise
             answer = yield from self._publish_again(command, request, error)
             replicas = []
-        return self._published(command, answer)._replace(replicas=int(replicas[0]) if replicas else None)
+        published = self._published(command, answer)
+        if not published.repeated:
+            self._remember_answer(command.topic, published.position)
+        return published._replace(replicas=int(replicas[0]) if replicas else None)
 
     def _publish_bare(self, command: base.Publish) -> Operation[base.Published]:
         topic, keys = command.topic, self.keys
         message = b"1 - 0 " + self.payload(command.body, command.id)
         batch = [Request(keys.record(topic), (self.publish_word, keys.name(topic), message))]
         if topic.startswith("g/"):
-            now = int((time.time() + self.skew) * 1000)
-            batch.append(Request(keys.plain(topic), ("ZRANGEBYSCORE", keys.plain(topic), f"({now}", "+inf")))
+            batch.append(
+                Request(keys.plain(topic), ("ZRANGEBYSCORE", keys.plain(topic), f"({self._now_ms()}", "+inf"))
+            )
         try:
             replies = yield batch
         except Lost as error:
@@ -179,7 +193,7 @@ class Operations:
         args = (
             names[3], self.payload(command.body, command.id), size, _ms(ttl), _ms(max(meta_ttl, ttl)),
             self.new_epoch(), int(self.compare_replids), self.publish_word, int(self._renew(topic, ttl)),
-            *command.seen, command.byte_limit,
+            *self._seen(command), command.byte_limit,
         )  # fmt: skip
         fence = command.fence
         if command.key is None and fence is None:
@@ -208,6 +222,20 @@ class Operations:
             self._renewed.clear()
         self._renewed[topic] = now + ttl / 8
         return True
+
+    def _seen(self, command: base.Publish) -> Position:
+        """The highest position known here: what the node follows, or what this process was answered itself."""
+        answered = self._answered.get(command.topic, START)
+        if answered.epoch == command.seen.epoch:
+            return max(answered, command.seen)
+        return answered if answered.epoch else command.seen
+
+    def _remember_answer(self, topic: str, position: Position | None) -> None:
+        if self.compare_replids or position is None:
+            return
+        if len(self._answered) > REMEMBERED:
+            self._answered.clear()
+        self._answered[topic] = position
 
     def _publish_again(self, command: base.Publish, request: Request, error: Lost) -> Operation[Any]:
         """The answer was lost. With an idempotency key asking again is safe; with history the id can be found."""
@@ -264,7 +292,7 @@ class Operations:
 
     def _trim(self, command: base.Trim) -> Operation[None]:
         keys = [self.keys.record(command.topic), self.keys.stream(command.topic)]
-        yield [_script(scripts.TRIM, keys, command.offset)]
+        yield [_script(scripts.TRIM, keys, command.offset, command.epoch)]
 
     # Queues and plain members
 
@@ -360,8 +388,9 @@ class Operations:
         self._renewed.clear()
 
 
-def unavailable(error: Exception, where: str) -> EngineUnavailable:
-    """The error callers see when the store cannot be used."""
+def unavailable(error: Exception, where: str, late: bool) -> EngineUnavailable:
+    """The error callers see when the store cannot be used; `late` if a server may carry out an earlier attempt yet."""
+    sent = late or (isinstance(error, Lost) and error.sent)
     if isinstance(error, ReplyError) and error.code == "OOM":
-        return EngineUnavailable(f"{where} is out of memory: raise maxmemory or lower history sizes ({error})")
-    return EngineUnavailable(f"{where}: {error}", sent=isinstance(error, Lost) and error.sent)
+        where = f"{where} is out of memory: raise maxmemory or lower history sizes"
+    return EngineUnavailable(f"{where}: {error}", sent=sent)

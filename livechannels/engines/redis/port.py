@@ -46,6 +46,9 @@ class Shard(Protocol):
     def note(self, error: ReplyError) -> None:
         """Hear of an error reply that came by `call`."""
 
+    async def wait_up(self) -> None:
+        """Wait until one server has been examined, a bounded time."""
+
     async def exchange(self, batch: list[Request]) -> list[Any]: ...
 
     def subscribe(self, name: str) -> asyncio.Future[None]: ...
@@ -112,9 +115,11 @@ class RedisPort:
         return await self._drive(self._shard(command.topic), command)
 
     async def _drive(self, shard: Shard, command: Command[T]) -> T:
+        if not shard.operations.examined:
+            await shard.wait_up()
         operation = shard.operations.make(command)
         batch = next(operation)
-        lost_once = False
+        lost_once = late = False
         first = shard.call(batch[0]) if len(batch) == 1 else None
         while True:
             try:
@@ -128,8 +133,9 @@ class RedisPort:
                     if error.code != "NOSCRIPT":
                         shard.note(error)
                         raise
-                    replies = await shard.exchange(batch)
+                    continue
                 except Lost as error:
+                    late = late or error.late
                     if isinstance(command, Publish) and error.sent and not lost_once:
                         lost_once = True
                         batch = operation.throw(error)
@@ -142,7 +148,10 @@ class RedisPort:
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
             except (Lost, ReplyError) as error:
-                raise unavailable(error, "Redis") from error
+                raise unavailable(error, "Redis", late) from error
+            except EngineUnavailable as error:
+                error.sent = error.sent or late
+                raise
 
     def shard(self, topic: str) -> int:
         return shard_of(topic, len(self._shards))

@@ -2,6 +2,15 @@
 -- Arguments: 1 pub/sub name, 2 payload, 3 size (0 keeps nothing), 4 time to live of the stream in ms,
 -- 5 of the record, 6 a name for a new epoch, 7 "1" to compare replication ids, 8 PUBLISH or SPUBLISH,
 -- 9 "1" to renew the times to live, 10 and 11 the highest epoch and offset the publisher has seen, 12 byte limit.
+local function answer(position)
+  if not redis.call('HGET', KEYS[1], 'p') then return position end
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local plain = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. string.format('%.0f', now), '+inf')
+  table.insert(plain, 1, position)
+  return plain
+end
+
 local function store()
   if ARGV[3] == '0' then
     redis.call(ARGV[8], ARGV[1], '1 - 0 ' .. ARGV[2])
@@ -41,14 +50,7 @@ local function store()
   end
   local position = epoch .. ' ' .. offset
   redis.call(ARGV[8], ARGV[1], '1 ' .. position .. ' ' .. ARGV[2])
-  if meta[5] then
-    local time = redis.call('TIME')
-    local now = time[1] * 1000 + math.floor(time[2] / 1000)
-    local plain = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. string.format('%.0f', now), '+inf')
-    table.insert(plain, 1, position)
-    return plain
-  end
-  return position
+  return meta[5] and answer(position) or position
 end
 
 -- Whether the lease at the given key is held by that session and token. A remaining time above the lease's

@@ -1,0 +1,128 @@
+"""What the Redis engine does that no other engine has to: lost answers, clocks, servers that refuse INFO."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from livechannels import options, topics
+from livechannels.engines.base import PlainAdd, Publish, Published, Read, Retention
+from livechannels.engines.redis import RedisEngine
+from livechannels.engines.redis.blocking import BlockingShard
+from livechannels.engines.redis.replies import Lost
+from livechannels.positions import Position
+from tests.engines.conftest import Recorder
+from tests.servers import RedisServer
+
+KEEP = Retention(100, 60, 120)
+GROUP = topics.group("room")
+
+
+@pytest.fixture
+def engine(redis_url: str, prefix: str) -> Iterator[RedisEngine]:
+    engine = RedisEngine(options.parse({"hosts": [redis_url], "prefix": prefix}))
+    yield engine
+    engine.close()
+
+
+def shard_of(engine: RedisEngine) -> BlockingShard:
+    return engine._blocking[0]
+
+
+def publish_losing_the_answer(engine: RedisEngine, command: Publish, *, arrives: bool) -> Published:
+    """Run a publish whose answer is lost, after or before the server had it."""
+    shard = shard_of(engine)
+    operation = shard.operations.make(command)
+    batch = next(operation)
+    if arrives:
+        shard.exchange(batch)
+    again = operation.throw(Lost("cut", sent=True))
+    try:
+        operation.send(shard.exchange(again))
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    raise AssertionError("the operation did not end")
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_after_a_lost_answer_one_message_is_stored_and_plain_members_are_named(
+    engine: RedisEngine, arrives: bool
+) -> None:
+    engine.run_sync(PlainAdd(GROUP, "worker", 60))
+    published = publish_losing_the_answer(engine, Publish(GROUP, b"x", KEEP), arrives=arrives)
+    assert published.plain == ["worker"]
+    assert published.position is not None
+    assert published.position.offset == 1
+    assert [entry.body for entry in engine.run_sync(Read(GROUP)).entries] == [b"x"]
+
+
+def test_a_lost_answer_and_a_lost_record_begin_anew(engine: RedisEngine, redis_server: RedisServer) -> None:
+    engine.run_sync(Publish(GROUP, b"old", KEEP))
+    keys = shard_of(engine).operations.keys
+    redis_server.command("DEL", keys.record(GROUP))
+    published = publish_losing_the_answer(engine, Publish(GROUP, b"x", KEEP), arrives=False)
+    assert published.position is not None
+    assert published.position.offset == 1
+    assert [entry.body for entry in engine.run_sync(Read(GROUP)).entries] == [b"x"]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_wrong_wall_clock_makes_no_message_too_old(
+    engine: RedisEngine, monkeypatch: pytest.MonkeyPatch, hours: int, when: str
+) -> None:
+    real = time.time
+    if when == "after":
+        engine.run_sync(Publish(GROUP, b"0", KEEP))
+    monkeypatch.setattr(time, "time", lambda: real() + hours * 3600)
+    engine.run_sync(Publish(GROUP, b"1", KEEP))
+    (*_, entry) = engine.run_sync(Read(GROUP, max_age=60)).entries
+    assert abs(entry.time / 1000 - real()) < 5
+
+
+class TestWithoutInfo:
+    @pytest.fixture
+    def refused(self, redis_server: RedisServer, redis_url: str, prefix: str) -> Iterator[RedisEngine]:
+        redis_server.command("ACL", "SETUSER", prefix, "on", ">pw", "~*", "&*", "+@all", "-info")
+        url = redis_url.replace("redis://", f"redis://{prefix}:pw@")
+        engine = RedisEngine(options.parse({"hosts": [url], "prefix": prefix}))
+        yield engine
+        engine.close()
+        redis_server.command("ACL", "DELUSER", prefix)
+
+    def rewind(self, engine: RedisEngine, server: RedisServer, topic: str, to: int) -> None:
+        """What a failover does that loses the newest writes."""
+        keys = shard_of(engine).operations.keys
+        server.command("HSET", keys.record(topic), "o", to)
+        entries: list[Any] = server.command("XRANGE", keys.stream(topic), f"0-{to + 1}", "+")
+        kept = server.command("XRANGE", keys.stream(topic), "-", f"0-{to}")
+        assert entries
+        server.command("DEL", keys.stream(topic))
+        for number, (_, fields) in enumerate(kept, 1):
+            server.command("XADD", keys.stream(topic), f"0-{number}", "d", fields["d"])
+
+    def test_a_node_that_only_publishes_notices_that_its_own_writes_were_lost(
+        self, refused: RedisEngine, redis_server: RedisServer
+    ) -> None:
+        topic = topics.live("cpu")
+        for _ in range(5):
+            first = refused.run_sync(Publish(topic, b"x", KEEP)).position
+        assert first is not None
+        assert not shard_of(refused).operations.compare_replids
+        self.rewind(refused, redis_server, topic, 2)
+        after = refused.run_sync(Publish(topic, b"y", KEEP)).position
+        assert after is not None
+        assert (after.offset, after.epoch != first.epoch) == (3, True)
+        again = refused.run_sync(Publish(topic, b"z", KEEP)).position
+        assert again == Position(after.epoch, 4)
+
+    async def test_the_first_publish_of_a_process_works(self, refused: RedisEngine) -> None:
+        """Whether INFO is allowed has to be known before the first script asks for it."""
+        port = refused.port(Recorder(), "node")
+        try:
+            assert (await port.run(Publish(GROUP, b"x", KEEP))).position is not None
+        finally:
+            await port.close()
