@@ -146,6 +146,8 @@ class Groups:
                 full += 1
         for box in expired:
             del feed.members[box]
+        if expired:
+            self._let_go(feed)
         if full:
             self._report_full(feed, full, now)
 

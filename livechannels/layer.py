@@ -210,10 +210,9 @@ class LiveChannelLayer(LiveMethods, BaseChannelLayer):
             node.groups.discard(group, channel)
 
     async def _ask_remote(self, part: str, kind: str, group: str, channel: str) -> None:
-        ack = secrets.token_hex(8) if kind == "j" else ""
+        ack = secrets.token_hex(8)
         await self.run(self._letter(part, Letter(kind, channel, b"", group, ack)))
-        if ack:
-            await self._acknowledged(ack, 1)
+        await self._acknowledged(ack, 1)
 
     async def _roster(self, topic: str) -> dict[str, bytes]:
         found: dict[str, bytes] = await self.run(RosterGet(topic))

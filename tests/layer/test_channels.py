@@ -18,7 +18,8 @@ from channels.testing import ApplicationCommunicator, WebsocketCommunicator
 from channels.worker import Worker
 from django.test import override_settings
 
-from tests.layer.conftest import receive
+from livechannels import queues
+from tests.layer.conftest import eventually, receive
 
 
 @pytest.fixture(autouse=True)
@@ -164,3 +165,27 @@ def test_the_live_server_test_case(redis_url, prefix, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Ran 1 test" in done.stderr
+
+
+class TestLettingGo:
+    async def test_a_plain_channel_nobody_reads_any_more_leaves_nothing(self, layer, monkeypatch):
+        monkeypatch.setattr(queues, "POLL", 0.05)
+        node = layer.node()
+        for number in range(5):
+            await layer.send(f"reply-{number}", {"type": "x", "number": number})
+            assert (await receive(layer, f"reply-{number}"))["number"] == number
+        await eventually(lambda: all(reader.idle for reader in node._readers.values()), "the readers have ended")
+        node.sweep()
+        assert not node._readers
+        await layer.send("reply-0", {"type": "x", "number": 9})
+        assert (await receive(layer, "reply-0"))["number"] == 9
+
+    async def test_a_group_whose_members_expired_is_left(self, make_layer):
+        layer = make_layer(group_expiry=1)
+        channel = await layer.new_channel()
+        await layer.group_add("room", channel)
+        node = layer.node()
+        await asyncio.sleep(1.1)
+        await layer.group_send("room", {"type": "x"})
+        await eventually(lambda: not len(node.groups), "the group is forgotten")
+        await eventually(lambda: node.feeds.get("g/room") is None, "the group is left")
