@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from . import metrics
 from .backlog import Backlog, Joiner
+from .codes import SLOW, WRITE_ERROR, Disconnect
 from .protocol import PING
 
 logger = logging.getLogger(__name__)
@@ -44,16 +45,15 @@ metrics.counter("livechannels_coalesced_total", "Messages slow viewers were spar
 class Outbox:
     """Sends messages in the order they came. All methods belong to the connection's event loop.
 
-    `send` transmits one frame of text. `on_slow` is called once if more than `limit` bytes wait, `on_broken`
-    once if sending fails; nothing is sent after either, except by `finish`.
+    `send` transmits one frame of text. `give_up` is called once: with SLOW if more than `limit` bytes wait, with
+    WRITE_ERROR if sending fails; nothing is sent after that, except by `finish`.
     """
 
     __slots__ = (
         "_backlog",
         "_confirmed",
         "_finishing",
-        "_on_broken",
-        "_on_slow",
+        "_give_up",
         "_open",
         "_ping_due",
         "_pings",
@@ -70,13 +70,11 @@ class Outbox:
         *,
         limit: int,
         window: int,
-        on_slow: Callable[[], None],
-        on_broken: Callable[[], None],
+        give_up: Callable[[Disconnect], None],
     ) -> None:
         self._send = send
         self._window = window
-        self._on_slow = on_slow
-        self._on_broken = on_broken
+        self._give_up = give_up
         self._backlog = Backlog(limit, _joiner)
         self._writer: asyncio.Task[None] | None = None
         self._open = True
@@ -109,7 +107,7 @@ class Outbox:
             return
         if not self._backlog.put(message, key):
             self._open = False
-            self._on_slow()
+            self._give_up(SLOW)
         elif self._writer is None and self._sent - self._confirmed < self._window:
             self._start()
 
@@ -178,7 +176,7 @@ class Outbox:
             backlog.clear()
             if self._open:
                 self._open = False
-                self._on_broken()
+                self._give_up(WRITE_ERROR)
         finally:
             self._writer = None
 

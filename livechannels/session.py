@@ -112,8 +112,7 @@ class ClientSession:
             transport.send,
             limit=self.limits["outbox_bytes"],
             window=self.limits["window_bytes"],
-            on_slow=partial(self.close, SLOW),
-            on_broken=partial(self.close, WRITE_ERROR),
+            give_up=self.close,
         )
         self.answered_before = 0
         self._transport = transport

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from livechannels.codes import SLOW, WRITE_ERROR, Disconnect
 from livechannels.outbox import Outbox
 
 
@@ -16,7 +17,7 @@ class Wire:
         self.open = asyncio.Event()
         self.open.set()
         self.broken = False
-        self.told: list[str] = []
+        self.told: list[Disconnect] = []
 
     async def send(self, text: str) -> None:
         await self.open.wait()
@@ -42,8 +43,7 @@ def make(wire: Wire, limit: int = 1000, window: int = 10**6) -> Outbox:
         wire.send,
         limit=limit,
         window=window,
-        on_slow=lambda: wire.told.append("slow"),
-        on_broken=lambda: wire.told.append("broken"),
+        give_up=wire.told.append,
     )
 
 
@@ -85,7 +85,7 @@ class TestSending:
         await settle()
         outbox.put(b"2")
         await settle()
-        assert (wire.told, wire.frames) == (["broken"], [])
+        assert (wire.told, wire.frames) == ([WRITE_ERROR], [])
 
     async def test_over_the_limit_is_told_once(self, wire: Wire) -> None:
         outbox = make(wire, limit=10)
@@ -94,7 +94,7 @@ class TestSending:
         await settle()
         for _ in range(5):
             outbox.put(b"12345")
-        assert wire.told == ["slow"]
+        assert wire.told == [SLOW]
         outbox.stop()
 
     async def test_newest_wins_for_a_slow_viewer(self, wire: Wire) -> None:
