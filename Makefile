@@ -6,6 +6,9 @@ MINUTES ?= 10
 SEED ?=
 TOPOLOGY ?= single
 SERVERS ?= redis redis-8 redis-6.2
+# Most tests wait for something most of the time, so two run side by side.
+JOBS ?= 2
+PYTEST = .venv/bin/python -m pytest -n $(JOBS) --dist loadfile
 # What every pair of Python and Django runs; more runs on the newest Django.
 QUICK = -m "not slow and not fault" tests/management $(wildcard tests/test_*.py)
 
@@ -28,10 +31,10 @@ test: .venv/test.installed
 	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not fault" $(ARGS)
 
 test-all: .venv/dev.installed .venv/servers.installed
-	.venv/bin/python -m pytest -m "slow or fault" $(ARGS)
+	$(PYTEST) -m "slow or fault" $(ARGS)
 	set -e; for server in $(SERVERS); do echo "== $$server"; \
-		TEST_SERVER=$$server .venv/bin/python -m pytest -q -m "not slow and not fault" tests/engines $(ARGS); done
-	PATH="$(PYTHONS):$$PATH" .venv/bin/python -m tox run -e py312-dj61 -- -m "not slow and not fault" tests/engines tests/layer tests/sdk
+		TEST_SERVER=$$server $(PYTEST) -q -m "not slow and not fault" tests/engines $(ARGS); done
+	PATH="$(PYTHONS):$$PATH" .venv/bin/python -m tox run -e py312-dj61 -- -n $(JOBS) --dist loadfile -m "not slow and not fault" tests/engines tests/layer tests/sdk
 	PATH="$(PYTHONS):$$PATH" .venv/bin/python -m tox run-parallel -p 2 --parallel-no-spinner -- $(QUICK)
 
 bench: .venv/bench.installed
