@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from .exceptions import ConfigurationError
 
 DEFAULT_PORT = 6379
+_NAME = re.compile(r"[\w.\-]+")
 _FORMS = (
     "redis://host:6379/0, rediss://…, unix:///path?db=0, redis+sentinel://h1:26379,h2:26379/master/0, "
     'redis+cluster://h1:6379,h2:6379, ("host", port), or a dict as redis-py takes it'
@@ -40,7 +43,9 @@ class Endpoint:
         return f"<Endpoint {self}>"
 
     def __str__(self) -> str:
-        where = self.path or ",".join(f"{host}:{port}" for host, port in self.addresses)
+        where = self.path or ",".join(
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.addresses
+        )
         scheme = {"single": "unix" if self.path else "redis", "sentinel": "redis+sentinel", "cluster": "redis+cluster"}
         name = scheme[self.kind].replace("redis", "rediss", 1) if self.tls else scheme[self.kind]
         tail = f"/{self.master}" if self.master else ""
@@ -50,17 +55,36 @@ class Endpoint:
 def _refuse(value: object, why: str) -> ConfigurationError:
     shown = type(value).__name__
     if isinstance(value, str):
-        shown = repr(value.rsplit("@", 1)[-1]) + (" (credentials not shown)" if "@" in value else "")
+        # A password may stand before the @ and in the query; with an @ in the query nobody knows which is which.
+        front, _, query = value.partition("?")
+        place = "URL" if "@" in query else repr(front.rpartition("@")[2])
+        shown = place + (" (credentials not shown)" if "@" in value or query else "")
     return ConfigurationError(f"Redis host {shown}: {why}. Accepted: {_FORMS}.", check_id="livechannels.E004")
 
 
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _port(value: object) -> int | None:
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 65536 else None
+
+
 def _address(text: str, whole: str, default: int = DEFAULT_PORT) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+    name, colon, number = text.rpartition(":") if not text.endswith("]") else (text, "", "")
     if not colon:
-        host, port = text, str(default)
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise _refuse(whole, f"{text!r} is not host:port")
-    return host.strip("[]"), int(port)
+        name, number = text, str(default)
+    port = _port(number)
+    bracketed = name.startswith("[") and name.endswith("]")
+    host = unquote(name[1:-1]) if bracketed else name
+    if port is None or not (_is_ipv6(host) if bracketed else _NAME.fullmatch(host)):
+        raise _refuse(whole, f"{text!r} is not host:port, or [IPv6 address]:port")
+    return host, port
 
 
 def _query(query: str, whole: str) -> dict[str, Any]:
@@ -82,21 +106,25 @@ def parse_url(url: str) -> Endpoint:
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
     if not separator:
+        if "@" in url:
+            raise _refuse(url, "a password needs a scheme before it: redis://:password@host:port")
         return Endpoint("single", (_address(url, url),))
     base, _, extra = scheme.partition("+")
     known = base in ("redis", "rediss") and extra in ("", "sentinel", "cluster")
     if not known and scheme != "unix":
         raise _refuse(url, f"{scheme}:// is not a Redis URL scheme")
-    if base == "unix":
-        parts = urlsplit(url)
-        if not parts.path:
-            raise _refuse(url, "a unix:// URL needs the socket's path")
-        kwargs = {"path": unquote(parts.path)} | _login(parts.username, parts.password) | _query(parts.query, url)
-        return Endpoint("single", (), kwargs, path=unquote(parts.path))
     location, _, query = rest.partition("?")
-    authority, _, path = location.partition("/")
+    authority, slash, path = location.partition("/")
+    if "@" in path + query:
+        raise _refuse(url, "write / ? and @ in a user, password or option as %2F %3F %40")
     login, _, hosts = authority.rpartition("@")
     user, _, password = login.partition(":")
+    kwargs = _login(unquote(user), unquote(password)) | _query(query, url)
+    if base == "unix":
+        socket = unquote(slash + path)
+        if hosts or not path:
+            raise _refuse(url, "a unix:// URL needs the socket's whole path: unix:///run/redis.sock")
+        return Endpoint("single", (), {"path": socket} | kwargs, path=socket)
     addresses = tuple(
         _address(part, url, 26379 if extra == "sentinel" else DEFAULT_PORT) for part in hosts.split(",") if part
     )
@@ -104,7 +132,6 @@ def parse_url(url: str) -> Endpoint:
         raise _refuse(url, "no host in it")
     if len(addresses) > 1 and not extra:
         raise _refuse(url, "several hosts need redis+sentinel:// or redis+cluster://")
-    kwargs = _login(unquote(user), unquote(password)) | _query(query, url)
     steps = [unquote(step) for step in path.split("/") if step]
     master = ""
     if extra == "sentinel":
@@ -126,16 +153,23 @@ def _login(user: str | None, password: str | None) -> dict[str, Any]:
     return ({"username": user} if user else {}) | ({"password": password} if password else {})
 
 
-def _pair(value: Sequence[Any], whole: object) -> tuple[str, int]:
-    if len(value) != 2 or not isinstance(value[0], str) or not str(value[1]).isdigit():
-        raise _refuse(whole, "a tuple is (host, port)")
-    return value[0], int(value[1])
+def _pair(value: object, whole: object) -> tuple[str, int]:
+    host, port = value if isinstance(value, (tuple, list)) and len(value) == 2 else (None, None)
+    number = _port(port)
+    if not isinstance(host, str) or not (_NAME.fullmatch(host) or _is_ipv6(host)) or number is None:
+        raise _refuse(whole, "an address in it is not a host name and a port from 1 to 65535")
+    return host, number
 
 
 def _parse_dict(value: Mapping[str, Any]) -> Endpoint:
     kwargs = dict(value)
+    if not str(kwargs.get("db") or 0).isdecimal():
+        raise _refuse(value, f'"db" is a database number, not {kwargs["db"]!r}')
     if "sentinels" in kwargs:
-        addresses = tuple(_pair(pair, value) for pair in kwargs.pop("sentinels"))
+        sentinels = kwargs.pop("sentinels")
+        if not sentinels or not isinstance(sentinels, (tuple, list)):
+            raise _refuse(value, '"sentinels" is a list of (host, port)')
+        addresses = tuple(_pair(pair, value) for pair in sentinels)
         master = kwargs.pop("master_name", None)
         if not master:
             raise _refuse(value, "a Sentinel dict needs master_name")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -63,7 +64,8 @@ def _wrong(text: str, check_id: str = "livechannels.E005") -> ConfigurationError
 
 def _number(config: Mapping[str, Any], name: str, default: float, *, whole: bool = False) -> Any:
     value = config.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0 or (whole and value != int(value)):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    if not number or (whole and value != int(value)):
         kind = "a whole number above 0" if whole else "a number of seconds above 0"
         raise _wrong(f'"{name}" is {kind}, not {value!r}.')
     return int(value) if whole else value
@@ -73,6 +75,10 @@ def _names(config: Mapping[str, Any], name: str, what: str) -> tuple[Any, ...]:
     value = config.get(name) or ()
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise _wrong(f'"{name}" is a list of {what}, not a bare {type(value).__name__}.')
+    for place, entry in enumerate(value):
+        # The entry itself may be a key, and is not shown.
+        if not entry or not isinstance(entry, (str, bytes) if name == "symmetric_encryption_keys" else str):
+            raise _wrong(f'"{name}"[{place}] is empty or not text: it is a list of {what}.')
     return tuple(value)
 
 
