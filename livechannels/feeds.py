@@ -257,7 +257,7 @@ class Feeds:
             since = feed.position
         if since is not None:
             found = await self.port.run(
-                Read(feed.topic, since, max_age=feed.max_age, create=feed.create, renew=feed.renew)
+                Read(feed.topic, since, max_age=feed.max_age, create=feed.create, renew=feed.renew, witness=True)
             )
             await self._apply(feed, since, found)
         feed.busy = False

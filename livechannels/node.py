@@ -278,6 +278,9 @@ class Node:
         self.groups.clear()
         for reader in self._readers.values():
             reader.box.clear()
+        for inbox in self._inboxes.values():
+            inbox.position = START
+            inbox.trimmed = START
 
     async def _run_quietly(self, command: Command[Any]) -> None:
         try:

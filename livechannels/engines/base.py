@@ -100,6 +100,8 @@ class Read(Command[Slice]):
     """Read entries after `since` (or the newest first with `reverse`), and the topic's position.
 
     `limit` 0 reads the position only, -1 everything. Entries older than `max_age` seconds are left out.
+    `witness`: `since` is what this node itself was given, so a lower stored offset proves a rewind (for stores that
+    cannot tell their own); never set it for a position that a client claims.
     `create` makes a missing topic begin now; `renew` keeps the position record alive for so many seconds.
     """
 
@@ -110,6 +112,7 @@ class Read(Command[Slice]):
     max_age: float = 0
     create: bool = False
     renew: float = 0
+    witness: bool = False
 
 
 @dataclass(slots=True)

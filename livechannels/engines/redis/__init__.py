@@ -23,7 +23,10 @@ class RedisEngine:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._operations = tuple(Operations(Keys(options.prefix, host.db)) for host in options.hosts)
+        self._operations = tuple(
+            Operations(Keys(options.prefix, host.db), "SPUBLISH" if host.kind == "cluster" else "PUBLISH")
+            for host in options.hosts
+        )
         self._blocking = [BlockingShard(*pair) for pair in zip(self._options.hosts, self._operations, strict=True)]
         self._outlet = Outlet()
 

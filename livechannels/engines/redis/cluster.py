@@ -38,7 +38,6 @@ class ClusterShard:
         on_message: Callable[[str, bytes], None],
         on_path: Callable[[bool, list[str]], None],
     ) -> None:
-        operations.publish_word = "SPUBLISH"
         self.operations = operations
         self._endpoint = endpoint
         self._on_message = on_message

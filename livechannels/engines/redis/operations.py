@@ -94,12 +94,12 @@ class Operations:
     `publish_word` is SPUBLISH in a cluster.
     """
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, publish_word: str = "PUBLISH") -> None:
         self.keys = keys
         self.skew = time.time() - time.monotonic()
         self.examined = False
         self.compare_replids = True
-        self.publish_word = "PUBLISH"
+        self.publish_word = publish_word
         self._renewed: dict[str, float] = {}
         self._answered: dict[str, Position] = {}
         self._names: dict[str, tuple[str, str, str, str]] = {}
@@ -172,9 +172,7 @@ class Operations:
         message = b"1 - 0 " + self.payload(command.body, command.id)
         batch = [Request(keys.record(topic), (self.publish_word, keys.name(topic), message))]
         if topic.startswith("g/"):
-            batch.append(
-                Request(keys.plain(topic), ("ZRANGEBYSCORE", keys.plain(topic), f"({self._now_ms()}", "+inf"))
-            )
+            batch.append(Request(keys.plain(topic), ("ZRANGEBYSCORE", keys.plain(topic), f"({self._now_ms()}", "+inf")))
         try:
             replies = yield batch
         except Lost as error:
@@ -268,7 +266,8 @@ class Operations:
             scripts.READ,
             [self.keys.record(command.topic), self.keys.stream(command.topic)],
             command.since.offset, command.limit, int(command.reverse), int(command.create), self.new_epoch(),
-            int(self.compare_replids), _ms(command.renew) if command.renew else 0, command.since.epoch,
+            int(self.compare_replids), _ms(command.renew) if command.renew else 0,
+            command.since.epoch if command.witness else "",
         )  # fmt: skip
         (reply,) = yield [request]
         epoch, offset, record, now, raw = reply

@@ -1,6 +1,7 @@
 -- Keys: 1 position record, 2 stream. Arguments: 1 offset to read after, 2 limit (-1 all), 3 "1" for newest first,
 -- 4 "1" to create the topic, 5 a name for a new epoch, 6 "1" to compare replication ids, 7 ms to keep the record
--- from now (0 leaves it), 8 the epoch the reader knows. Returns epoch, offset, epochs, time in ms, entries.
+-- from now (0 leaves it), 8 the epoch in which a node witnessed that offset, or ''.
+-- Returns epoch, offset, epochs, time in ms, entries.
 local replid = false
 if ARGV[6] == '1' then
   local info = redis.call('INFO', 'replication')
