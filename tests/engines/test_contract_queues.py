@@ -97,11 +97,9 @@ class TestQueue:
         await heard.received(1)
 
     async def test_an_emptied_queue_leaves_no_key(self, store):
-        if store.server is None:
-            return
         await store.run(QueuePush(QUEUE, b"x", 100, 60))
         await store.run(QueuePop(QUEUE))
-        assert [key for key in store.server.command("KEYS", f"{store.prefix}:*") if "jobs" in key] == []
+        assert [key for key in store.stored() if "jobs" in key] == []
 
 
 class TestRoster:

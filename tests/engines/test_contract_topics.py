@@ -172,7 +172,7 @@ class TestRead:
         found = await store.run(Read(LIVE))
         assert found.entries == []
         assert found.position.offset == 0
-        assert store.keys() == [], "reading left a key"
+        assert store.stored() == [], "reading left a key"
 
     async def test_create_makes_it_begin_now_and_the_reader_misses_nothing(self, store):
         begun = (await store.run(Read(LIVE, limit=0, create=True, renew=60))).position
