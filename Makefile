@@ -6,7 +6,7 @@ MINUTES ?= 10
 SEED ?=
 TOPOLOGY ?= single
 SERVERS ?= redis redis-8 redis-6.2
-# Most tests wait for something most of the time, so two run side by side.
+# Most tests wait for clocks and processes, so two at a time take half as long.
 JOBS ?= 2
 PYTEST = .venv/bin/python -m pytest -n $(JOBS) --dist loadfile
 # What every pair of Python and Django runs; more runs on the newest Django.
@@ -26,9 +26,8 @@ INSTALL = .venv/bin/python -m pip install --quiet
 demo: .venv/demo.installed
 	NODES=$(NODES) PORT=$(PORT) ENGINE=$(ENGINE) exec .venv/bin/python demo_project/run_demo.py
 
-# Most of these tests wait for clocks and processes, so two at a time take half as long.
 test: .venv/test.installed
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not fault" $(ARGS)
+	$(PYTEST) -m "not slow and not fault" $(ARGS)
 
 test-all: .venv/dev.installed .venv/servers.installed
 	$(PYTEST) -m "slow or fault" $(ARGS)
