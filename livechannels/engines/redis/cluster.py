@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
 from ..base import Health
-from .connect import CONNECT_WITHIN, Address, close_connection, open_connection
+from .connect import CONNECT_WITHIN, Address, close_connection, mind_cancellation, open_connection
 from .link import WAIT_FOR_PATH, Link
 from .operations import Operations, Request
 from .replies import Lost, ReplyError
@@ -166,6 +166,7 @@ class ClusterShard:
                 async with asyncio.timeout(CONNECT_WITHIN):
                     await connection.send_command("CLUSTER", "SLOTS")
                     ranges = await connection.read_response()
+                    mind_cancellation()
             except (RedisError, OSError, TimeoutError) as error:
                 problems.append(f"{address[0]}:{address[1]}: {error}")
                 continue

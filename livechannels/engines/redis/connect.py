@@ -53,8 +53,7 @@ async def open_connection(endpoint: Endpoint, address: Address | None = None) ->
     connection = _make(endpoint, address)
     where = str(endpoint) if address is None else f"{endpoint} ({address[0]}:{address[1]})"
     try:
-        async with asyncio.timeout(CONNECT_WITHIN * 1.5):
-            await cast(Any, connection).connect()
+        await _connect(connection)
     except AuthenticationError as error:
         raise EngineUnavailable(f"{where} refused the user or password: check the URL ({error})") from None
     except ResponseError as error:
@@ -62,6 +61,23 @@ async def open_connection(endpoint: Endpoint, address: Address | None = None) ->
     except (RedisError, OSError, TimeoutError) as error:
         raise EngineUnavailable(f"{where} cannot be reached: {remedy(str(error) or 'no answer')}") from None
     return connection
+
+
+async def _connect(connection: AbstractConnection) -> None:
+    async with asyncio.timeout(CONNECT_WITHIN * 1.5):
+        await cast(Any, connection).connect()
+        try:
+            mind_cancellation()
+        except asyncio.CancelledError:
+            await close_connection(connection)
+            raise
+
+
+def mind_cancellation() -> None:
+    """Be cancelled if that was asked for: before Python 3.12 the `wait_for` inside redis-py's calls may swallow it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def remedy(text: str) -> str:
@@ -96,6 +112,7 @@ async def find_master(endpoint: Endpoint) -> Address:
             async with asyncio.timeout(CONNECT_WITHIN):
                 await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", endpoint.master)
                 found = await connection.read_response()
+                mind_cancellation()
         except (RedisError, OSError, TimeoutError) as error:
             problems.append(f"{host}:{port}: {error or 'no answer'}")
             continue
@@ -112,8 +129,7 @@ async def _open_sentinel(endpoint: Endpoint, host: str, port: int) -> AbstractCo
     connection = (SSLConnection if endpoint.sentinel.get("ssl") else Connection)(host=host, port=port, **{
         name: value for name, value in kwargs.items() if name != "ssl"
     })  # fmt: skip
-    async with asyncio.timeout(CONNECT_WITHIN * 1.5):
-        await cast(Any, connection).connect()
+    await _connect(connection)
     return connection
 
 
