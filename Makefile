@@ -27,7 +27,7 @@ demo: .venv/demo.installed
 	NODES=$(NODES) PORT=$(PORT) ENGINE=$(ENGINE) exec .venv/bin/python demo_project/run_demo.py
 
 test: .venv/test.installed
-	$(PYTEST) -m "not slow and not fault" $(ARGS)
+	$(PYTEST) -m "not slow and not fault and not soak" $(ARGS)
 
 test-all: .venv/dev.installed .venv/servers.installed
 	$(PYTEST) -m "slow or fault" $(ARGS)

@@ -20,7 +20,7 @@ def test_half_a_minute_on_a_single_server(tmp_path):
     assert sum(report.faults.values()) >= 4
 
 
-@pytest.mark.fault
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("topology", ["sentinel", "haproxy", "cluster"])
 def test_a_minute_on(topology, tmp_path):
