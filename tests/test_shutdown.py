@@ -189,7 +189,8 @@ def test_a_forked_child_does_not_leave_for_its_parent(run):
             """
         ),
     )
-    assert [line for line in script.rest() if line in ("child gone", "left", "left late")] == ["child gone", "left late"]
+    said = [line for line in script.rest() if line in ("child gone", "left", "left late")]
+    assert said == ["child gone", "left late"]
 
 
 @pytest.mark.parametrize("server", ["daphne", "uvicorn"])
