@@ -9,7 +9,9 @@ SERVERS ?= redis redis-8 redis-6.2
 # Most tests wait for clocks and processes, so two at a time take half as long.
 JOBS ?= 2
 PYTEST = .venv/bin/python -m pytest -n $(JOBS) --dist loadfile
-# What every pair of Python and Django runs; more runs on the newest Django.
+# What every pair of Python and Django runs, and what the newest Django and the oldest redis-py run.
+PAIRS = py311-dj52,py312-dj52,py312-dj60,py312-dj61,py313-dj52,py313-dj60,py313-dj61,py314-dj52,py314-dj60,py314-dj61,lint,types,imports
+DEEP = -m "not slow and not fault" tests/engines tests/layer tests/sdk
 QUICK = -m "not slow and not fault" tests/management $(wildcard tests/test_*.py)
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.14 python3.11; do \
@@ -33,8 +35,8 @@ test-all: .venv/dev.installed .venv/servers.installed
 	$(PYTEST) -m "slow or fault" $(ARGS)
 	set -e; for server in $(SERVERS); do echo "== $$server"; \
 		TEST_SERVER=$$server $(PYTEST) -q -m "not slow and not fault" tests/engines $(ARGS); done
-	PATH="$(PYTHONS):$$PATH" .venv/bin/python -m tox run -e py312-dj61 -- -n $(JOBS) --dist loadfile -m "not slow and not fault" tests/engines tests/layer tests/sdk
-	PATH="$(PYTHONS):$$PATH" .venv/bin/python -m tox run-parallel -p 2 --parallel-no-spinner -- $(QUICK)
+	PATH="$(PYTHONS):$$PATH" .venv/bin/python -m tox run -e py311-dj52-redis5,py312-dj61 -- -n $(JOBS) --dist loadfile $(DEEP)
+	PATH="$(PYTHONS):$$PATH" .venv/bin/python -m tox run-parallel -p 2 --parallel-no-spinner -e $(PAIRS) -- $(QUICK)
 
 bench: .venv/bench.installed
 	.venv/bin/python -m benchmarks $(ARGS)
