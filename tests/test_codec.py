@@ -82,7 +82,9 @@ class TestEncryption:
         with pytest.raises(ValueError):
             old.unseal(both.seal(b"x"))
 
-    @pytest.mark.parametrize("token", [b"", b"plain", Codec(keys=["other"]).seal(b"x")], ids=["empty", "plain", "other"])
+    @pytest.mark.parametrize(
+        "token", [b"", b"plain", Codec(keys=["other"]).seal(b"x")], ids=["empty", "plain", "other"]
+    )
     def test_a_wrong_key(self, token):
         with pytest.raises(ValueError, match="no key in symmetric_encryption_keys opens this message"):
             Codec(keys=["key"]).unseal(token)
