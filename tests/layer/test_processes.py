@@ -224,5 +224,6 @@ async def test_a_message_of_an_unknown_version_is_skipped(redis_layers, redis_se
         for junk in (b"\xffunknown version", b"", b"\x00", b"9" * 500):
             redis_server.command("PUBLISH", name, junk)
     await layer.group_send("room", {"type": "fine"})
+    assert await receive(layer, mine) == {"type": "fine"}
     await layer.send(mine, {"type": "fine too"})
-    assert [await receive(layer, mine), await receive(layer, mine)] == [{"type": "fine"}, {"type": "fine too"}]
+    assert await receive(layer, mine) == {"type": "fine too"}
