@@ -14,6 +14,7 @@ from typing import Any
 
 Event = dict[str, Any]
 Place = tuple[str, str, str]
+NEAR = 1.0
 
 
 @dataclass
@@ -169,6 +170,7 @@ def _compare(place: Place, view: View, kept: Surviving, report: Report) -> None:
 
 
 def _judge_groups(events: list[Event], dead: set[str], report: Report) -> None:
+    gone = [event["t"] for event in events if event["event"] == "server-gone"]
     sent: dict[str, list[tuple[float, str]]] = defaultdict(list)
     heard: dict[tuple[str, str], list[Event]] = defaultdict(list)
     joined: dict[tuple[str, str], float] = {}
@@ -185,11 +187,15 @@ def _judge_groups(events: list[Event], dead: set[str], report: Report) -> None:
         report.gaps += sum(event["event"] == "gap" for event in told)
         if node not in dead:
             acknowledged = [name for began, name in sent[group] if began > since]
-            _judge_member(f"({node}, {group})", acknowledged, told, report)
+            unsure = {name for began, name in sent[group] if any(abs(began - when) < NEAR for when in gone)}
+            _judge_member(f"({node}, {group})", acknowledged, unsure, told, report)
 
 
-def _judge_member(who: str, acknowledged: list[str], told: list[Event], report: Report) -> None:
-    """Between two gaps: every acknowledged message once, in the order it was sent."""
+def _judge_member(who: str, acknowledged: list[str], unsure: set[str], told: list[Event], report: Report) -> None:
+    """Between two gaps: every acknowledged message once, in the order it was sent.
+
+    One acknowledged in the moment its server went away (`unsure`) may be gone before anybody heard it.
+    """
     rank = {name: index for index, name in enumerate(acknowledged)}
     for name, count in Counter(event["id"] for event in told if event["event"] == "heard").items():
         if count > 1:
@@ -204,8 +210,9 @@ def _judge_member(who: str, acknowledged: list[str], told: list[Event], report: 
             continue
         if index <= last:
             report.violations.append(f"{who}: heard {event['id']} after {acknowledged[last]}")
-        elif index != last + 1 and not gap:
-            report.violations.append(f"{who}: {index - last - 1} messages before {event['id']} silently lost")
+        elif not gap and (missing := [name for name in acknowledged[last + 1 : index] if name not in unsure]):
+            report.violations.append(f"{who}: {len(missing)} messages before {event['id']} silently lost")
         last, gap = max(last, index), False
-    if last != len(acknowledged) - 1 and not gap:
-        report.violations.append(f"{who}: the last {len(acknowledged) - 1 - last} messages silently lost")
+    missing = [name for name in acknowledged[last + 1 :] if name not in unsure]
+    if missing and not gap:
+        report.violations.append(f"{who}: the last {len(missing)} messages silently lost")

@@ -114,6 +114,10 @@ class Nodes:
         """Note that one was injected."""
         self.faults.append({"t": time.monotonic(), "node": "nemesis", "event": "fault", "kind": kind})
 
+    def server_gone(self) -> None:
+        """Note that a server goes away now, perhaps with what it has acknowledged a moment ago."""
+        self.faults.append({"t": time.monotonic(), "node": "nemesis", "event": "server-gone"})
+
     def seen(self) -> list[int]:
         return [len(node.events("seen")) for node in self.nodes]
 

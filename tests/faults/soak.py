@@ -126,6 +126,7 @@ class Single(PathNemesis):
         return self.ways_to(self.servers[0].port), self.servers[0].url
 
     def _restart(self) -> None:
+        self.nodes.server_gone()
         self.servers[0].kill()
         time.sleep(self.dice.uniform(0, 1.5))
         self.servers[0].start()
@@ -161,6 +162,7 @@ class Sentinel(Nemesis):
         """A failover; the old master comes back as a replica."""
         master = self.group.current_master()
         other = next(server for server in self.servers if server is not master)
+        self.nodes.server_gone()
         master.kill()
         wait_until(lambda: self.group.master_port() == other.port, "the failover", 60)
         self.nodes.wait_for_progress(5, self.PATIENCE)
@@ -171,6 +173,7 @@ class Sentinel(Nemesis):
         """Long enough for a failover; then the stale master wakes."""
         master = self.group.current_master()
         other = next(server for server in self.servers if server is not master)
+        self.nodes.server_gone()
         master.freeze()
         wait_until(lambda: self.group.master_port() == other.port, "the failover", 60)
         self.nodes.wait_for_progress(5, self.PATIENCE)
@@ -214,6 +217,7 @@ class OnCluster(Nemesis):
     def fault_cluster_node_restarted(self) -> None:
         server = self.server()
         server.command("SAVE")
+        self.nodes.server_gone()
         server.kill()
         time.sleep(self.dice.uniform(0.1, 3))
         server.start()

@@ -31,6 +31,7 @@ def sentinel(stack):
 def test_f10_a_failover_by_kill(sentinel, tmp_path):
     with Nodes(tmp_path, [sentinel.url], viewers=2, away=1) as nodes:
         nodes.wait_for_progress(20)
+        nodes.server_gone()
         sentinel.master.kill()
         nodes.fault("master killed")
         outage = nodes.wait_for_progress(5)
@@ -63,6 +64,7 @@ def test_f10_twice(sentinel, tmp_path):
             nodes.wait_for_progress(20)
             master = sentinel.current_master()
             other = sentinel.replica if master is sentinel.master else sentinel.master
+            nodes.server_gone()
             master.kill()
             nodes.fault("master killed")
             wait_until(lambda other=other: sentinel.master_port() == other.port, "the failover", 40)
@@ -81,6 +83,7 @@ def test_f11_a_stale_master_wakes(sentinel, tmp_path):
     """It still says that it is the master for about ten seconds; nobody may believe it."""
     with Nodes(tmp_path, [sentinel.url], viewers=2, away=1) as nodes:
         nodes.wait_for_progress(20)
+        nodes.server_gone()
         sentinel.master.freeze()
         nodes.fault("master frozen")
         wait_until(lambda: sentinel.master_port() == sentinel.replica.port, "the failover", 30)
@@ -105,6 +108,7 @@ def promote_without_the_last_writes(nodes, proxy, master, replica):
     nodes.send_all(signal.SIGUSR2)
     wait_until(lambda: all(len(node.events("left")) >= 4 for node in nodes.nodes), "viewers that leave")
     before = {channel: kept.top for channel, kept in nodes.surviving().items()}
+    nodes.server_gone()
     master.kill()
     replica.command("REPLICAOF", "NO", "ONE")
     nodes.fault("failover with loss")
@@ -167,6 +171,7 @@ def test_f12_a_failover_that_loses_nothing_resets_nobody(pair, tmp_path):
         nodes.send_all(signal.SIGUSR1)
         nodes.wait(lambda: all(node.events("quiet") for node in nodes.nodes), "quiet")
         wait_for_replica(master, replica)
+        nodes.server_gone()
         master.kill()
         replica.command("REPLICAOF", "NO", "ONE")
         nodes.fault("failover without loss")
@@ -203,6 +208,7 @@ def test_f13_haproxy_as_the_seed_configures_it(sentinel, stack, tmp_path):
     haproxy = stack.enter_context(HAProxy(sentinel.master.port, sentinel.replica.port))
     with Nodes(tmp_path, [haproxy.url], viewers=2, away=2) as nodes:
         nodes.wait_for_progress(20)
+        nodes.server_gone()
         sentinel.master.kill()
         nodes.fault("master killed")
         outage = nodes.wait_for_progress(5, 90)
@@ -248,6 +254,7 @@ def test_f21_a_cluster_node_dies_and_returns(stack, tmp_path):
         nodes.wait_for_progress(20)
         for node in cluster.nodes:
             node.command("SAVE")
+            nodes.server_gone()
             node.kill()
             nodes.fault("cluster node killed")
             time.sleep(1)

@@ -81,8 +81,8 @@ def test_acknowledged_and_gone():
     assert "is gone" in run(event, lossless=True)[0]
 
 
-def group(*heard, sent=(1, 2, 3)):
-    clock = count()
+def group(*heard, sent=(1, 2, 3), gone=None):
+    clock = count(step=10)
     events = [{"t": next(clock), "node": "n1", "event": "joined", "group": "g"}]
     events += [{"t": t, "began": t, "node": "n2", "event": "group-sent", "group": "g", "id": f"s-{n}"}
                for n in sent for t in [next(clock)]]  # fmt: skip
@@ -91,6 +91,7 @@ def group(*heard, sent=(1, 2, 3)):
         else {"t": next(clock), "node": "n1", "event": "heard", "group": "g", "id": f"s-{n}"}
         for n in heard
     ]  # fmt: skip
+    events += [{"t": gone, "node": "nemesis", "event": "server-gone"}] if gone is not None else []
     return judge(events, {}).violations
 
 
@@ -103,3 +104,8 @@ def test_group_members():
     assert "silently lost" in group(1, 2)[0]
     assert group(2, 1, 3)
     assert "2 times" in group(1, 1, 2, 3)[0]
+
+
+def test_a_message_acknowledged_while_the_server_went_away_may_be_gone():
+    assert group(1, 3, gone=20) == []
+    assert "silently lost" in group(1, 3, gone=30)[0]

@@ -17,6 +17,7 @@ from tests.servers import RedisServer, wait_until
 
 def restarted(nodes, server, kind):
     """Kill it under load and start it again with what it has kept."""
+    nodes.server_gone()
     server.kill()
     nodes.fault(kind)
     time.sleep(0.3)
@@ -64,6 +65,7 @@ def rewound_while_viewers_are_away(nodes, server):
     nodes.send_all(signal.SIGUSR2)
     wait_until(lambda: all(len(node.events("left")) >= 4 for node in nodes.nodes), "viewers that leave")
     before = {channel: kept.top for channel, kept in nodes.surviving().items()}
+    nodes.server_gone()
     server.kill()
     nodes.fault("rewind")
     server.start()
@@ -164,6 +166,7 @@ def test_f16_loading(stack, tmp_path):
         nodes.wait_for_progress(10)
         server.command("DEBUG", "POPULATE", 100)
         server.command("SAVE")
+        nodes.server_gone()
         server.kill()
         nodes.fault("loading")
         server.process.spawn()
