@@ -78,7 +78,7 @@ def test_readme_commands_are_make_targets():
 
 
 def test_ci_runs_the_readmes_test_command():
-    commands = [line for line in read(".ci/run").splitlines() if line.startswith("make ")]
+    commands = [line.split(" || ")[0] for line in read(".ci/run").splitlines() if line.startswith("make ")]
     assert commands == ["make test", "make test-all"]
 
 
