@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,25 @@ class NodeProcess(Process):
         command = [sys.executable, "-m", "tests.faults.history_node", json.dumps(config)]
         super().__init__(command, directory, config["name"], {**os.environ, "PYTHONPATH": str(ROOT)})
         self.killed = False
+        self._read = 0
+        self._events: list[Event] = []
+        self._by_kind: dict[str, list[Event]] = defaultdict(list)
 
     def events(self, *kinds: str) -> list[Event]:
-        lines = self.events_path.read_text().splitlines() if self.events_path.exists() else []
-        events = [json.loads(line) for line in lines if line.endswith("}")]
-        return [event for event in events if event["event"] in kinds] if kinds else events
+        """What it has logged so far, all of it or of these kinds; only what is new is read."""
+        if self.events_path.exists():
+            with self.events_path.open("rb") as log:
+                log.seek(self._read)
+                whole = log.read().rpartition(b"\n")[0]
+            if whole:
+                self._read += len(whole) + 1
+                for line in whole.split(b"\n"):
+                    event = json.loads(line)
+                    self._events.append(event)
+                    self._by_kind[event["event"]].append(event)
+        if not kinds:
+            return self._events
+        return self._by_kind[kinds[0]] if len(kinds) == 1 else [e for kind in kinds for e in self._by_kind[kind]]
 
     def kill(self) -> None:
         self.killed = True
@@ -157,13 +172,12 @@ class Nodes:
         self.wait(lambda: all(node.events("quiet") for node in living), "the end of publishing", 40)
         surviving = self._surviving_at_last()
         deadline = time.monotonic() + patience
-        while (
-            time.monotonic() < deadline
-            and judge(self.events(), surviving, dead=self.dead, lossless=lossless).violations
-        ):
+        while True:
+            report = judge(self.events(), surviving, dead=self.dead, lossless=lossless)
+            if not report.violations or time.monotonic() > deadline:
+                break
             time.sleep(0.3)
             surviving = self._surviving_at_last()
-        report = judge(self.events(), surviving, dead=self.dead, lossless=lossless)
         failures = [event for node in living for event in node.events("failed")]
         report.violations += [f"{event['node']}: {event['why']}" for event in failures]
         return report
