@@ -209,7 +209,7 @@ class TestConnections:
 
 
 class TestFork:
-    """gunicorn --preload and Celery's prefork: used before the fork, used after it, on both sides."""
+    """F18. gunicorn --preload and Celery's prefork: used before the fork, used after it, on both sides."""
 
     def test_parent_and_children_share_no_socket(self, redis_url, redis_server, prefix):
         layer = LiveChannelLayer(hosts=[redis_url], prefix=prefix, capacity=1000)
