@@ -91,10 +91,14 @@ class Nodes:
         self.gone: list[NodeProcess] = []
 
     def _make(self, name: str, host: str) -> NodeProcess:
-        return NodeProcess(self.directory, {**self._config, "name": name, "hosts": [host]})
+        config = {**self._config, "name": name, "hosts": [host]}
+        if self._config["groups"]:
+            others = [node.name for node in getattr(self, "nodes", []) if not node.killed]
+            config["groups"] = sorted({f"room-{other}" for other in (name, *others)} | set(self._config["groups"]))
+        return NodeProcess(self.directory, config)
 
     def replace(self, node: NodeProcess) -> None:
-        """Kill a node and start another in its place, under a new name, which follows but sends to no group."""
+        """Kill a node and start another in its place, under a new name: it joins the others' groups and has its own."""
         number = len(self.nodes) + len(self.gone)
         host = self._hosts[self.nodes.index(node) % len(self._hosts)]
         node.kill()
