@@ -165,6 +165,7 @@ class Cluster:
 
     def move_slot_of(self, name: str) -> None:
         """Hand the slot of the first key that contains `name` to the next node, as redis-cli --cluster reshard does."""
+        wait_until(lambda: all(self._complete(node) for node in self.nodes), "cluster state ok", 30)
         key = next(key for node in self.nodes for key in node.command("KEYS", "*") if name in key)
         slot = self.nodes[0].command("CLUSTER", "KEYSLOT", key)
         source = next(node for node in self.nodes if node.command("CLUSTER", "COUNTKEYSINSLOT", slot))

@@ -223,6 +223,7 @@ class OnCluster(Nemesis):
         server.start()
 
     def fault_slot_moved(self) -> None:
+        self.nodes.wait_for_progress(5, self.PATIENCE)
         self.cluster.move_slot_of(self.dice.choice(self.nodes.channels))
 
 
