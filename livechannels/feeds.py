@@ -95,8 +95,6 @@ class Feeds:
         self._unchecked: set[str] = set()
         self._leaving: list[Feed] = []
         self.port: Port
-        self.gaps = 0
-        self.recovered = 0
 
     def get(self, topic: str) -> Feed | None:
         return self._feeds.get(topic)
@@ -268,12 +266,10 @@ class Feeds:
         top = found.position
         if outcome.recovered:
             feed.position = top
-            self.recovered += len(outcome.entries)
             if not since.epoch or top.epoch == since.epoch or feed.rebased():
                 for entry in outcome.entries:
                     self._deliver(feed, entry, top.epoch)
             return
-        self.gaps += 1
         logger.warning(
             "%s: messages were lost (%s); was at %s:%s, is at %s:%s", feed.topic, outcome.reason, *since, *top
         )

@@ -207,10 +207,6 @@ class Hub:
         """Live channel to its number of subscribers on this node."""
         return {channel: len(feed.members) for channel, feed in self._live.items() if feed.members}
 
-    def viewed(self, channel: str) -> bool:
-        feed = self._live.get(channel)
-        return feed is not None and bool(feed.members)
-
     def position(self, channel: str) -> Position:
         """The highest position this node knows of a channel."""
         feed = self._live.get(channel)

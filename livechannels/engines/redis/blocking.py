@@ -22,7 +22,7 @@ from ...hosts import Endpoint
 from ..base import Command
 from .connect import remedy, sync_client
 from .operations import Operations, Request, unavailable
-from .replies import Lost, ReplyError
+from .replies import Lost, ReplyError, from_redis_py
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class BlockingShard:
             if isinstance(reply, ReadOnlyError):
                 raise Lost(str(reply), sent=False)
             if isinstance(reply, Exception):
-                raise ReplyError(_with_code(reply))
+                raise from_redis_py(reply)
         return replies
 
     def _one(self, request: Request) -> Any:
@@ -123,7 +123,7 @@ class BlockingShard:
             client.connection_pool.disconnect()
             raise Lost(str(error), sent=False) from None
         except ResponseError as error:
-            raise ReplyError(_with_code(error)) from None
+            raise from_redis_py(error) from None
         except RedisTimeoutError as error:
             sent = "connect" not in str(error).lower()
             raise Lost(str(error), sent=sent, late=sent) from None
@@ -144,13 +144,6 @@ class BlockingShard:
 def _was_sent(error: Exception) -> bool:
     text = str(error).lower()
     return not any(word in text for word in ("connecting", "refused", "no such file", "not known", "no master"))
-
-
-def _with_code(error: Exception) -> str:
-    codes = {"OutOfMemoryError": "OOM", "NoPermissionError": "NOPERM", "BusyLoadingError": "LOADING"}
-    code = codes.get(type(error).__name__)
-    text = str(error)
-    return f"{code} {text}" if code and not text.startswith(code) else text
 
 
 def drive(shard: BlockingShard, command: Command[T]) -> T:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from ... import metrics
 from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
-from ..base import Command, Flush, Health, Listener, Publish
+from ..base import Command, Flush, Health, Listener, Publish, QueuePop, QueuePush, QueueReturn
 from .link import Link
 from .operations import Operations, Request, parse_message, unavailable
 from .replies import Lost, ReplyError
@@ -185,4 +185,4 @@ class RedisPort:
 
 def _repeatable(command: Command[Any]) -> bool:
     """Whether doing it twice is the same as once. Taking from a queue is not."""
-    return type(command).__name__ not in ("QueuePop", "QueuePush", "QueueReturn", "Publish")
+    return not isinstance(command, (QueuePop, QueuePush, QueueReturn, Publish))

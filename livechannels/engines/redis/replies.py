@@ -38,3 +38,17 @@ class Lost(Exception):
         super().__init__(why)
         self.sent = sent
         self.late = late
+
+
+_CODES = {
+    "NoScriptError": "NOSCRIPT", "ReadOnlyError": "READONLY", "OutOfMemoryError": "OOM",
+    "BusyLoadingError": "LOADING", "NoPermissionError": "NOPERM", "AskError": "ASK",
+    "MovedError": "MOVED", "TryAgainError": "TRYAGAIN", "ClusterDownError": "CLUSTERDOWN",
+    "MasterDownError": "MASTERDOWN",
+}  # fmt: skip
+
+
+def from_redis_py(error: Exception) -> ReplyError:
+    """The reply behind an error class of redis-py, which takes the code out of the text."""
+    code, text = _CODES.get(type(error).__name__, ""), str(error)
+    return ReplyError(text if text.startswith(code) else f"{code} {text}")

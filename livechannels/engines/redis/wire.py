@@ -15,7 +15,7 @@ from typing import Any
 import hiredis
 from redis.asyncio.connection import AbstractConnection
 
-from .replies import Lost, ReplyError
+from .replies import Lost, ReplyError, from_redis_py
 
 REPLY_WITHIN = 1.0
 CLOSE_WITHIN = 1.0
@@ -177,7 +177,7 @@ class StreamWire(Wire):
                 try:
                     reply = await self._connection.read_response(timeout=None, disconnect_on_error=False)
                 except ResponseError as error:
-                    self.on_reply(_as_reply_error(error))
+                    self.on_reply(from_redis_py(error))
                 else:
                     self.on_reply(reply)
         except (RedisError, OSError) as error:
@@ -199,17 +199,6 @@ class StreamWire(Wire):
         for task in self._tasks:
             task.cancel()
         self.loop.create_task(self._connection.disconnect(nowait=True))
-
-
-def _as_reply_error(error: Exception) -> ReplyError:
-    names = {
-        "NoScriptError": "NOSCRIPT", "ReadOnlyError": "READONLY", "OutOfMemoryError": "OOM",
-        "BusyLoadingError": "LOADING", "NoPermissionError": "NOPERM", "AskError": "ASK",
-        "MovedError": "MOVED", "TryAgainError": "TRYAGAIN", "ClusterDownError": "CLUSTERDOWN",
-        "MasterDownError": "MASTERDOWN",
-    }  # fmt: skip
-    code = names.get(type(error).__name__)
-    return ReplyError(f"{code} {error}" if code else str(error))
 
 
 class Subscriber:
