@@ -274,11 +274,12 @@ class LiveChannelLayer(LiveMethods, BaseChannelLayer):
             await self._acknowledged(ack, len(others))
 
     async def close(self) -> None:
-        """Close this loop's node: leaderships are given up, connections closed. The layer stays usable."""
+        """Close what this loop has: leaderships are given up, connections closed. The layer stays usable."""
         node = self._node_here()
         if node is not None:
             await node.close()
             self._nodes.pop(node.loop, None)
+        await self.engine.close_loop()
         if not self.nodes():
             self.engine.close()
 

@@ -286,7 +286,14 @@ class Engine(Protocol):
         """Attach the running loop."""
 
     async def run_detached(self, command: Command[T]) -> T:
-        """Run a command from a loop that has no port: no connection of its own, and the loop never blocks."""
+        """Run a command from a loop that has no port; the loop never blocks.
+
+        A loop that passes gets no connection of its own; one that goes on sending may, until `close_loop`, until
+        a port is made on it, or until it ends.
+        """
+
+    async def close_loop(self) -> None:
+        """Close what `run_detached` keeps for the running loop; it is made again when next needed."""
 
     def run_sync(self, command: Command[T]) -> T:
         """Run a command from plain synchronous code."""

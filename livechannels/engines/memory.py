@@ -310,6 +310,9 @@ class MemoryEngine:
     async def run_detached(self, command: base.Command[T]) -> T:
         return self.run_sync(command)
 
+    async def close_loop(self) -> None:
+        """Nothing is kept for a loop."""
+
     def close(self) -> None:
         """Nothing to close."""
 

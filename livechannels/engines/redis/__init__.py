@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from ...options import Options
-from ..base import Command, Flush, Listener
+from ..base import Command, Flush, Listener, Publish
 from .blocking import BlockingShard, Outlet, drive
 from .keys import Keys
 from .operations import Operations
 from .port import RedisPort, shard_of
+from .senders import Senders
 
 T = TypeVar("T")
 
@@ -29,12 +30,27 @@ class RedisEngine:
         )
         self._blocking = [BlockingShard(*pair) for pair in zip(self._options.hosts, self._operations, strict=True)]
         self._outlet = Outlet()
+        self._senders = Senders(self._open)
 
     def port(self, listener: Listener, node: str) -> RedisPort:
+        own = self._senders.give_up()
+        if own is None or own.ended:
+            return self._open(listener)
+        own.listener = listener
+        return own
+
+    def _open(self, listener: Listener) -> RedisPort:
         return RedisPort(self._options.hosts, self._operations, listener, self)
 
     async def run_detached(self, command: Command[T]) -> T:
+        if not (isinstance(command, Publish) and command.replicate) and (own := self._senders.port()) is not None:
+            return await own.run(command)
         return await self._outlet.run(lambda: self.run_sync(command))
+
+    async def close_loop(self) -> None:
+        own = self._senders.give_up()
+        if own is not None:
+            await own.close()
 
     def run_sync(self, command: Command[T]) -> T:
         if isinstance(command, Flush):

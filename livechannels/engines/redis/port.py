@@ -64,7 +64,7 @@ class RedisPort:
     def __init__(
         self, endpoints: tuple[Endpoint, ...], operations: tuple[Operations, ...], listener: Listener, engine: Any
     ) -> None:
-        self._listener = listener
+        self.listener = listener
         self._engine = engine
         self._shards: list[Shard] = [self._make(*pair) for pair in zip(endpoints, operations, strict=True)]
         loop = asyncio.get_running_loop()
@@ -76,9 +76,9 @@ class RedisPort:
 
         def on_path(up: bool, names: list[str]) -> None:
             if up:
-                self._listener.on_resumed([operations.keys.topic(name) for name in names])
+                self.listener.on_resumed([operations.keys.topic(name) for name in names])
             else:
-                self._listener.on_interrupted()
+                self.listener.on_interrupted()
 
         if endpoint.kind == "cluster":
             from .cluster import ClusterShard
@@ -91,7 +91,7 @@ class RedisPort:
         if message is None:
             UNKNOWN_FORMAT.inc()
             return
-        self._listener.on_message(operations.keys.topic(name), *message)
+        self.listener.on_message(operations.keys.topic(name), *message)
 
     @property
     def health(self) -> Health:
@@ -176,6 +176,11 @@ class RedisPort:
     def unsubscribe(self, topic: str) -> None:
         shard = self._shard(topic)
         shard.unsubscribe(shard.operations.keys.name(topic))
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is closed, or its loop's tasks were cancelled."""
+        return self._tasks[0].done()
 
     async def close(self) -> None:
         for task in self._tasks:

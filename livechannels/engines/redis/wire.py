@@ -101,8 +101,8 @@ class Wire:
 
     def fail(self, why: str, *, late: bool = False) -> None:
         """Break the wire: every pending request gets Lost, the socket is closed at once."""
-        if self.broken.done():
-            return
+        if self.broken.done() or self.loop.is_closed():
+            return  # a loop closed without goodbye leaves its sockets to the garbage collector
         self.broken.set_result(why)
         pending, self._pending = self._pending, deque()
         for answer in pending:
