@@ -97,15 +97,13 @@ class EngineAccess:
             return None
         return next((node for node in self.nodes() if node.owns(part)), None)
 
-    def _deliver_here(self, error: EngineUnavailable, deliver: Callable[[Node], int]) -> None:
-        """Serve local members without a position, but only if the engine surely did not take the message."""
-        if error.sent:
-            return
+    def _deliver_here(self, error: EngineUnavailable, command: Publish) -> None:
+        """Serve local members without a position; who is served gets it only once, should the engine have taken it."""
         for node in self.nodes():
             if node.loop is running_loop():
-                deliver(node)
+                node.feeds.deliver_unplaced(command)
             else:
-                node.loop.call_soon_threadsafe(deliver, node)
+                node.loop.call_soon_threadsafe(node.feeds.deliver_unplaced, command)
         error.delivered_locally = True
 
     def _control(self, kind: str, payload: Mapping[str, Any]) -> Publish:

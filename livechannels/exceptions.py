@@ -45,13 +45,12 @@ class InvalidFrame(LiveChannelsError, ValueError):
 class EngineUnavailable(LiveChannelsError, ConnectionError):
     """The engine cannot be reached. Local members were served if `delivered_locally` is true.
 
-    `sent`: the request had left, so it may have been carried out all the same.
+    The engine may have carried the request out all the same, or do so later; those already served get it only once.
     """
 
-    def __init__(self, message: str | None = None, *, delivered_locally: bool = False, sent: bool = False) -> None:
+    def __init__(self, message: str | None = None, *, delivered_locally: bool = False) -> None:
         super().__init__(message)
         self.delivered_locally = delivered_locally
-        self.sent = sent
 
 
 class PublishUnknown(LiveChannelsError, ConnectionError):

@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from time import monotonic
 from typing import Any
 
-from .engines.base import Port, Positions, Read
+from .engines.base import Port, Positions, Publish, Read
 from .exceptions import EngineUnavailable
 from .positions import START, Entry, Position, Slice, continues, diverged, recover
 
 logger = logging.getLogger(__name__)
 
 HELD = 1000
+REMEMBERED = 4096
+SERVED_FOR = 300.0
 CHUNK = 200
 RECHECK_AFTER = 0.05
 CHECK_EVERY = 30.0
@@ -64,8 +67,16 @@ class Feed:
         """Whether following this topic makes it begin."""
         return False
 
-    def deliver(self, entry: Entry, epoch: str) -> None:
-        """The next message, in order; `epoch` is "" and the offset 0 for one without a position."""
+    @property
+    def audience(self) -> Collection[Any]:
+        """Who gets the next message."""
+        return ()
+
+    def deliver(self, entry: Entry, epoch: str, served: Collection[Any] = ()) -> None:
+        """The next message, in order; `epoch` is "" and the offset 0 for one without a position.
+
+        Those of the audience that are among `served` have got it before.
+        """
         raise NotImplementedError
 
     def gap(self, reason: str) -> bool:
@@ -94,6 +105,8 @@ class Feeds:
         self._feeds: dict[str, Feed] = {}
         self._unchecked: set[str] = set()
         self._leaving: list[Feed] = []
+        self._delivered: deque[bytes] = deque(maxlen=REMEMBERED)
+        self._served: dict[bytes, tuple[float, Collection[Any]]] = {}
         self.port: Port
 
     def get(self, topic: str) -> Feed | None:
@@ -170,16 +183,16 @@ class Feeds:
 
     # Messages
 
-    def on_message(self, topic: str, position: Position | None, time: int, body: bytes) -> None:
+    def on_message(self, topic: str, position: Position | None, time: int, body: bytes, id: bytes = b"") -> None:
         feed = self._feeds.get(topic)
         if feed is None:
             return
         if position is None:
-            self._deliver(feed, Entry(0, time, body), "")
+            self._deliver(feed, Entry(0, time, body, id), "")
         elif feed.filling:
-            self._hold(feed, position, Entry(position.offset, time, body))
+            self._hold(feed, position, Entry(position.offset, time, body, id))
         else:
-            self._accept(feed, position, Entry(position.offset, time, body))
+            self._accept(feed, position, Entry(position.offset, time, body, id))
 
     @staticmethod
     def _hold(feed: Feed, position: Position, entry: Entry) -> None:
@@ -285,11 +298,35 @@ class Feeds:
             for entry in kept:
                 self._deliver(feed, entry, top.epoch)
 
+    def deliver_unplaced(self, command: Publish) -> None:
+        """Serve this node's members with what the store has not confirmed, unless it has come from there already.
+
+        The store may have taken it all the same, or do so when it wakes, or be given it again under the same key:
+        those served here are then passed over.
+        """
+        feed = self._feeds.get(command.topic)
+        name = command.id.encode()
+        if feed is None or (name and (name in self._delivered or name in self._served)):
+            return
+        if name:
+            while len(self._served) >= REMEMBERED:
+                del self._served[next(iter(self._served))]
+            self._served[name] = monotonic() + SERVED_FOR, frozenset(feed.audience)
+        self._hand_over(feed, Entry(0, 0, command.body), "", ())
+
+    def _deliver(self, feed: Feed, entry: Entry, epoch: str) -> None:
+        self._delivered.append(entry.id)
+        self._hand_over(feed, entry, epoch, self._already_served(entry.id) if self._served else ())
+
+    def _already_served(self, name: bytes) -> Collection[Any]:
+        until, served = self._served.pop(name, (0.0, ()))
+        return served if until > monotonic() else ()
+
     @staticmethod
-    def _deliver(feed: Feed, entry: Entry, epoch: str) -> None:
+    def _hand_over(feed: Feed, entry: Entry, epoch: str, served: Collection[Any]) -> None:
         # One message nobody can use shall not end what carries all the others.
         try:
-            feed.deliver(entry, epoch)
+            feed.deliver(entry, epoch, served)
         except Exception:
             logger.exception("%s: a message could not be delivered", feed.topic)
 

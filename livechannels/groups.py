@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from . import metrics, topics
 from .exceptions import EngineUnavailable
@@ -47,8 +47,12 @@ class GroupFeed(Feed):
     def idle(self) -> bool:
         return not self.members
 
-    def deliver(self, entry: Entry, epoch: str) -> None:
-        self.groups.deliver(self, entry.body)
+    @property
+    def audience(self) -> Collection[Mailbox]:
+        return self.members
+
+    def deliver(self, entry: Entry, epoch: str, served: Collection[Mailbox] = ()) -> None:
+        self.groups.deliver(self, entry.body, served)
 
     def gap(self, reason: str) -> bool:
         self.groups.on_gap(self, reason)
@@ -128,7 +132,7 @@ class Groups:
             self._groups.pop(feed.name, None)
             self._feeds.leave_soon(feed)
 
-    def deliver(self, feed: GroupFeed, sealed: bytes) -> None:
+    def deliver(self, feed: GroupFeed, sealed: bytes, served: Collection[Mailbox] = ()) -> None:
         try:
             body = self._unseal(sealed)
         except ValueError as error:
@@ -139,7 +143,8 @@ class Groups:
         item = (now + self.expiry, body)
         full = 0
         expired = []
-        for box, until in feed.members.items():
+        members = {box: feed.members[box] for box in feed.members if box not in served} if served else feed.members
+        for box, until in members.items():
             if until < now and not self._renew(feed, box, now):
                 expired.append(box)
             elif not box.put(item):
@@ -172,11 +177,3 @@ class Groups:
             item = (time.monotonic() + self.expiry, event)
             for box in feed.members:
                 box.put(item)
-
-    def deliver_unplaced(self, group: str, sealed: bytes) -> int:
-        """Deliver to local members a message that the store did not take; how many members there are."""
-        feed = self._groups.get(group)
-        if feed is None:
-            return 0
-        self.deliver(feed, sealed)
-        return len(feed.members)

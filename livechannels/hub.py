@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, Protocol
 
 from .engines.base import Read
@@ -114,7 +114,11 @@ class LiveFeed(Feed):
     def idle(self) -> bool:
         return not self.members
 
-    def deliver(self, entry: Entry, epoch: str) -> None:
+    @property
+    def audience(self) -> Collection[Subscriber]:
+        return [subscriber for subscriber, member in self.members.items() if member.buffer is None]
+
+    def deliver(self, entry: Entry, epoch: str, served: Collection[Subscriber] = ()) -> None:
         try:
             body = self.unseal(entry.body)
         except ValueError as error:
@@ -122,14 +126,16 @@ class LiveFeed(Feed):
             return
         kind = body[:1]
         if kind == b"{":
-            self._publication(Publication(self.channel, body, entry.offset, epoch, entry.time))
+            self._publication(Publication(self.channel, body, entry.offset, epoch, entry.time), served)
         elif kind in (JOIN, LEAVE):
             self._presence(kind, body[1:])
         else:
             logger.warning("%s: a message of an unknown kind was skipped", self.topic)
 
-    def _publication(self, publication: Publication) -> None:
+    def _publication(self, publication: Publication, served: Collection[Subscriber]) -> None:
         for subscriber, member in list(self.members.items()):
+            if served and subscriber in served and member.epoch == publication.epoch:
+                continue
             try:
                 self._hand(publication, subscriber, member)
             except Exception:
@@ -137,6 +143,8 @@ class LiveFeed(Feed):
 
     def _hand(self, publication: Publication, subscriber: Subscriber, member: _Member) -> None:
         if member.buffer is not None:
+            if self.retained and not publication.offset:
+                return  # not delivered by the store: one that is still joining will find it there, or never
             member.buffer.append(publication)
             if len(member.buffer) > BUFFERED:
                 self._dismiss(subscriber, "overflow")
@@ -339,11 +347,3 @@ class Hub:
                 call(observer)
             except Exception:
                 logger.exception("A demand observer failed")
-
-    def deliver_unplaced(self, channel: str, body: bytes) -> int:
-        """Give local subscribers a publication that got no position, because the store is away; how many got it."""
-        feed = self._live.get(channel)
-        if feed is None:
-            return 0
-        feed.deliver(Entry(0, 0, body), "")
-        return len(feed.members)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -73,7 +73,7 @@ class InboxFeed(Feed):
     def idle(self) -> bool:
         return False
 
-    def deliver(self, entry: Entry, epoch: str) -> None:
+    def deliver(self, entry: Entry, epoch: str, served: Collection[Any] = ()) -> None:
         try:
             letter = Letter(*_decode(self._unseal(entry.body)))
         except (ValueError, msgspec.DecodeError) as error:

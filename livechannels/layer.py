@@ -243,7 +243,7 @@ class LiveChannelLayer(LiveMethods, BaseChannelLayer):
         try:
             published = await self.run(command)
         except EngineUnavailable as error:
-            self._deliver_here(error, lambda node: node.groups.deliver_unplaced(group, command.body))
+            self._deliver_here(error, command)
             raise
         for channel in published.plain:
             await self.run(self._send_command(channel, body))
@@ -256,7 +256,7 @@ class LiveChannelLayer(LiveMethods, BaseChannelLayer):
         try:
             published = self.run_sync(command)
         except EngineUnavailable as error:
-            self._deliver_here(error, lambda node: node.groups.deliver_unplaced(group, command.body))
+            self._deliver_here(error, command)
             raise
         for channel in published.plain:
             self.run_sync(self._send_command(channel, body))

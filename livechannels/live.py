@@ -96,7 +96,7 @@ class LiveMethods(EngineAccess):
             return self._position(channel, await self.run(command))
         except EngineUnavailable as error:
             if fence is None and deliver_locally:
-                self._deliver_here(error, lambda node: node.hub.deliver_unplaced(channel, command.body))
+                self._deliver_here(error, command)
             raise
 
     def publish_sync(
@@ -119,7 +119,7 @@ class LiveMethods(EngineAccess):
             return self._position(channel, self.run_sync(command))
         except EngineUnavailable as error:
             if fence is None:
-                self._deliver_here(error, lambda node: node.hub.deliver_unplaced(channel, command.body))
+                self._deliver_here(error, command)
             raise
 
     @staticmethod

@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -67,7 +67,7 @@ class ControlFeed(Feed):
     def idle(self) -> bool:
         return False
 
-    def deliver(self, entry: Entry, epoch: str) -> None:
+    def deliver(self, entry: Entry, epoch: str, served: Collection[Any] = ()) -> None:
         self.handle(entry.body)
 
 

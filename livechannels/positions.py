@@ -24,11 +24,12 @@ class Beginning(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One stored message: its offset, the server's time in milliseconds, and its body."""
+    """One message: its offset, the server's time in milliseconds, its body, and the id of its publication."""
 
     offset: int
     time: int
     body: bytes
+    id: bytes = b""
 
 
 class Slice(NamedTuple):

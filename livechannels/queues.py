@@ -36,7 +36,7 @@ class QueueFeed(Feed):
     def idle(self) -> bool:
         return self.reader.ended
 
-    def deliver(self, entry: object, epoch: str) -> None:
+    def deliver(self, entry: object, epoch: str, served: object = ()) -> None:
         self.reader.wake()
 
     def gap(self, reason: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 import pytest
@@ -21,11 +21,13 @@ KEEP = Retention(100, 60, 120)
 class Heard(Feed):
     """Keeps what it is given; chokes on b"poison"."""
 
-    __slots__ = ("bodies", "gaps", "gone")
+    __slots__ = ("bodies", "gaps", "given", "gone", "names")
 
     def __init__(self, topic: str = TOPIC, position: Position | None = None) -> None:
         super().__init__(topic, position)
         self.bodies: list[bytes] = []
+        self.names = ["one"]
+        self.given: list[list[str]] = []
         self.gaps: list[str] = []
         self.gone = False
 
@@ -33,10 +35,15 @@ class Heard(Feed):
     def idle(self) -> bool:
         return False
 
-    def deliver(self, entry: Entry, epoch: str) -> None:
+    @property
+    def audience(self) -> list[str]:
+        return self.names
+
+    def deliver(self, entry: Entry, epoch: str, served: Collection[Any] = ()) -> None:
         if entry.body == b"poison":
             raise OverflowError("too big")
         self.bodies.append(entry.body)
+        self.given.append([name for name in self.names if name not in served])
 
     def gap(self, reason: str) -> bool:
         self.gaps.append(reason)
@@ -169,3 +176,26 @@ async def test_a_shard_that_is_away_does_not_keep_others_from_being_checked(feed
     await publish(feeds, b"unheard")
     await feeds._compare(["g/away", TOPIC])
     await eventually(lambda: here.bodies == [b"unheard"], "the check found it")
+
+
+async def test_who_was_served_without_the_store_is_passed_over_when_it_took_the_message_after_all(feeds: Feeds) -> None:
+    feed = Heard()
+    await feeds.join(feed)
+    unanswered = Publish(TOPIC, b"1", KEEP, id="abcdefghijk")
+    feeds.deliver_unplaced(unanswered)
+    feeds.deliver_unplaced(unanswered)
+    feed.names.append("two")
+    feeds.on_message(TOPIC, Position("e", 1), 0, b"1", b"abcdefghijk")
+    feeds.on_message(TOPIC, Position("e", 2), 0, b"2", b"lmnopqrstuv")
+    assert feed.bodies == [b"1", b"1", b"2"]
+    assert feed.given == [["one"], ["two"], ["one", "two"]]
+    assert feed.position == Position("e", 2)
+
+
+async def test_what_came_from_the_store_is_not_served_again_without_it(feeds: Feeds) -> None:
+    """The store took it and told everybody, but its answer was lost."""
+    feed = Heard()
+    await feeds.join(feed)
+    feeds.on_message(TOPIC, Position("e", 1), 0, b"1", b"abcdefghijk")
+    feeds.deliver_unplaced(Publish(TOPIC, b"1", KEEP, id="abcdefghijk"))
+    assert feed.bodies == [b"1"]

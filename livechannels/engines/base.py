@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from ..positions import START, Position, Slice
@@ -80,7 +81,8 @@ class Publish(Command[Published]):
 
     `key`: an idempotency key; a repeat within five minutes stores nothing and returns the first position.
     `seen`: the highest position this node knows, for stores that cannot tell their own rewind.
-    `id`: 11 characters unique to this publication, by which a repeat after a lost answer is recognised.
+    `id`: 11 characters unique to this publication, by which it is recognised should it come twice: made of the key,
+    or else by an engine whose answers can be lost, before anything is sent.
     `replicate`: wait for a replica that long (seconds) and report how many have it.
     """
 
@@ -93,6 +95,10 @@ class Publish(Command[Published]):
     id: str = ""
     replicate: float = 0
     byte_limit: int = 0
+
+    def __post_init__(self) -> None:
+        if self.key is not None and not self.id:
+            self.id = blake2b(self.key.encode(), digest_size=6).hexdigest()[:11]
 
 
 @dataclass(slots=True)
@@ -247,7 +253,7 @@ class Flush(Command[None]):
 class Listener(Protocol):
     """Who is told. All calls come on the port's loop, in order, and must not block."""
 
-    def on_message(self, topic: str, position: Position | None, time: int, body: bytes) -> None: ...
+    def on_message(self, topic: str, position: Position | None, time: int, body: bytes, id: bytes = b"") -> None: ...
 
     def on_interrupted(self) -> None:
         """The path broke; nothing arrives until `on_resumed`."""

@@ -80,7 +80,7 @@ class Recorder:
         self.resumed: list[list[str]] = []
         self._changed = asyncio.Event()
 
-    def on_message(self, topic: str, position: Position | None, time: int, body: bytes) -> None:
+    def on_message(self, topic: str, position: Position | None, time: int, body: bytes, id: bytes = b"") -> None:
         self.messages.append(Message(topic, position, time, body))
         self._changed.set()
 

@@ -34,9 +34,15 @@ class View:
     last: int = 0
     epoch: str = ""
     known: dict[int, str] = field(default_factory=dict)
+    unplaced: set[str] = field(default_factory=set)
+    repeated: set[str] = field(default_factory=set)
     attached: bool = False
     resets: int = 0
     recoveries: int = 0
+
+    def lacks(self, offsets: Iterable[int], kept: Surviving | None) -> list[int]:
+        """Which of these offsets hold something this viewer was never given, not even without a position."""
+        return [offset for offset in offsets if kept is None or kept.ids.get(offset) not in self.unplaced]
 
 
 @dataclass
@@ -79,7 +85,7 @@ def judge(
     report.faults.update(event["kind"] for event in ordered if event["event"] == "fault")
     _judge_store(ordered, surviving, lossless, report)
     gone = set(dead)
-    for place, view in _follow(ordered, report).items():
+    for place, view in _follow(ordered, surviving, report).items():
         report.resets += view.resets
         report.recovered += view.recoveries
         if place[0] not in gone and view.attached:
@@ -121,7 +127,9 @@ def _judge_store(events: list[Event], surviving: dict[str, Surviving], lossless:
             report.violations.append(f"{channel}: {name} was acknowledged at {event['offset']} and is at {found}")
 
 
-def _follow(events: list[Event], report: Report) -> dict[Place, View]:
+def _follow(events: list[Event], surviving: dict[str, Surviving], report: Report) -> dict[Place, View]:
+    """What each viewer was told. One that was served while the store was away is not served again when it turns out
+    that the store took the publication: that offset may be missing, the publication may not."""
     views: dict[Place, View] = defaultdict(View)
     for event in events:
         if "viewer" not in event:
@@ -137,19 +145,23 @@ def _follow(events: list[Event], report: Report) -> dict[Place, View]:
             else:
                 view.resets += event["since"] is not None
                 view.known, view.base, view.last = {}, event["offset"], event["offset"]
-            view.epoch, view.attached = event["epoch"], True
+            view.epoch, view.attached, view.repeated = event["epoch"], True, set()
         elif kind == "activated":
             if view.last != event["offset"]:
                 complain(f"{place}: was answered recovered up to {event['offset']}, but was given up to {view.last}")
+        elif kind == "unplaced":
+            view.unplaced.add(event["id"])
+            view.repeated.add(event["id"])
         elif kind == "seen":
             report.seen += 1
             if event["epoch"] != view.epoch:
                 complain(f"{place}: {event['id']} of epoch {event['epoch']} while at {view.epoch}")
             if event["offset"] <= view.last:
                 complain(f"{place}: offset {event['offset']} ({event['id']}) again, was at {view.last}")
-            elif event["offset"] != view.last + 1:
-                lost = event["offset"] - view.last - 1
-                complain(f"{place}: offset {event['offset']} after {view.last}: {lost} silently lost")
+            elif lost := view.lacks(range(view.last + 1, event["offset"]), surviving.get(event["channel"])):
+                complain(f"{place}: offset {event['offset']} after {view.last}: {len(lost)} silently lost")
+            if view.attached and event["id"] in view.repeated:
+                complain(f"{place}: {event['id']} was given without a position, and again at {event['offset']}")
             view.last = event["offset"]
             view.known[event["offset"]] = event["id"]
         elif kind in ("insufficient", "left"):
@@ -159,12 +171,12 @@ def _follow(events: list[Event], report: Report) -> dict[Place, View]:
 
 def _compare(place: Place, view: View, kept: Surviving, report: Report) -> None:
     complain = report.violations.append
-    if (view.epoch, view.last) != (kept.epoch, kept.top):
+    if view.epoch != kept.epoch or view.last > kept.top or view.lacks(range(view.last + 1, kept.top + 1), kept):
         complain(f"{place}: ended at {view.epoch}:{view.last}, the store at {kept.epoch}:{kept.top}")
     wrong = [offset for offset, name in view.known.items() if kept.ids.get(offset, name) != name]
     if wrong:
         complain(f"{place}: knows {len(wrong)} messages that were taken back and was never told, from {min(wrong)} on")
-    missing = [offset for offset in kept.ids if offset > view.base and offset not in view.known]
+    missing = view.lacks([offset for offset in kept.ids if offset > view.base and offset not in view.known], kept)
     if missing:
         complain(f"{place}: lacks {len(missing)} of the surviving messages, from {min(missing)} on, and was never told")
 

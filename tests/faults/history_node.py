@@ -129,7 +129,7 @@ class Viewer:
 
     def on_publication(self, publication: Publication) -> None:
         if not publication.offset:
-            self.log.write("unplaced", channel=self.channel, id=publication.data["id"])
+            self._write("unplaced", id=publication.data["id"])
             return
         self._write("seen", epoch=publication.epoch, offset=publication.offset, id=publication.data["id"])
         self.position = publication.position

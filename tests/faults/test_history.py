@@ -109,3 +109,16 @@ def test_group_members():
 def test_a_message_acknowledged_while_the_server_went_away_may_be_gone():
     assert group(1, 3, gone=20) == []
     assert "silently lost" in group(1, 3, gone=30)[0]
+
+
+def unplaced(name):
+    return {"event": "unplaced", "viewer": "v", "channel": CHANNEL, "id": name}
+
+
+def test_served_without_a_position_and_not_again_is_fine():
+    assert run(subscribed(0), seen(1), unplaced("p-2"), seen(3), seen(4), unplaced("p-5")) == []
+    assert "silently lost" in run(subscribed(0), seen(1), unplaced("p-3"), seen(3), seen(4), seen(5))[0]
+
+
+def test_served_without_a_position_and_again():
+    assert "and again at 2" in run(subscribed(0), seen(1), unplaced("p-2"), *map(seen, range(2, 6)))[0]

@@ -125,8 +125,7 @@ class BlockingShard:
         except ResponseError as error:
             raise from_redis_py(error) from None
         except RedisTimeoutError as error:
-            sent = "connect" not in str(error).lower()
-            raise Lost(str(error), sent=sent, late=sent) from None
+            raise Lost(str(error), sent="connect" not in str(error).lower()) from None
         except (RedisConnectionError, OSError) as error:
             raise Lost(str(error), sent=_was_sent(error)) from None
         except RedisError as error:
@@ -151,13 +150,12 @@ def drive(shard: BlockingShard, command: Command[T]) -> T:
     shard.examine()
     operation = shard.operations.make(command)
     batch = next(operation)
-    repeated = late = False
+    repeated = False
     while True:
         try:
             try:
                 replies = shard.exchange(batch)
             except Lost as error:
-                late = late or error.late
                 if repeated:
                     raise
                 repeated = True
@@ -168,10 +166,7 @@ def drive(shard: BlockingShard, command: Command[T]) -> T:
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
         except (Lost, ReplyError) as error:
-            raise unavailable(error, "Redis", late) from error
-        except EngineUnavailable as error:
-            error.sent = error.sent or late
-            raise
+            raise unavailable(error, "Redis") from error
 
 
 class _Job(NamedTuple):

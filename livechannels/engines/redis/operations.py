@@ -66,6 +66,7 @@ class Message(NamedTuple):
     position: Position | None
     time: int
     body: bytes
+    id: bytes
 
 
 def parse_message(data: bytes) -> Message | None:
@@ -76,7 +77,7 @@ def parse_message(data: bytes) -> Message | None:
     _, epoch, offset, payload = parts
     try:
         position = None if epoch == b"-" else Position(epoch.decode(), int(offset))
-        return Message(position, int(payload[11:HEADER] or 0), payload[HEADER:])
+        return Message(position, int(payload[11:HEADER] or 0), payload[HEADER:], payload[:11])
     except ValueError:
         return None
 
@@ -134,9 +135,11 @@ class Operations:
     def _now_ms(self) -> int:
         return int((time.monotonic() + self.skew) * 1000)
 
-    def payload(self, body: bytes, id: str = "") -> bytes:
+    def payload(self, command: base.Publish) -> bytes:
         """A stored message: 11 characters of id, 13 digits of server time in ms, the body."""
-        return f"{id or self.new_id()}{self._now_ms():013d}".encode() + body
+        if not command.id:
+            command.id = self.new_id()
+        return f"{command.id}{self._now_ms():013d}".encode() + command.body
 
     def new_id(self) -> str:
         """11 characters that no other recent publication has."""
@@ -169,7 +172,7 @@ class Operations:
 
     def _publish_bare(self, command: base.Publish) -> Operation[base.Published]:
         topic, keys = command.topic, self.keys
-        message = b"1 - 0 " + self.payload(command.body, command.id)
+        message = b"1 - 0 " + self.payload(command)
         batch = [Request(keys.record(topic), (self.publish_word, keys.name(topic), message))]
         if topic.startswith("g/"):
             batch.append(Request(keys.plain(topic), ("ZRANGEBYSCORE", keys.plain(topic), f"({self._now_ms()}", "+inf")))
@@ -189,7 +192,7 @@ class Operations:
         size, ttl, meta_ttl = command.retention or base.Retention(0, 0, 0)
         names = self._names.get(topic) or self._remember(topic)
         args = (
-            names[3], self.payload(command.body, command.id), size, _ms(ttl), _ms(max(meta_ttl, ttl)),
+            names[3], self.payload(command), size, _ms(ttl), _ms(max(meta_ttl, ttl)),
             self.new_epoch(), int(self.compare_replids), self.publish_word, int(self._renew(topic, ttl)),
             *self._seen(command), command.byte_limit,
         )  # fmt: skip
@@ -270,8 +273,8 @@ class Operations:
             command.since.epoch if command.witness else "",
         )  # fmt: skip
         (reply,) = yield [request]
-        epoch, offset, record, now, raw = reply
-        entries = [Entry(int(name[2:]), int(fields[1][11:HEADER]), fields[1][HEADER:]) for name, fields in raw]
+        epoch, offset, record, now, found = reply
+        entries = [Entry(int(name[2:]), int(raw[11:HEADER]), raw[HEADER:], raw[:11]) for name, (_, raw) in found]
         if command.max_age:
             oldest = int(now) - command.max_age * 1000
             entries = [entry for entry in entries if entry.time >= oldest]
@@ -387,9 +390,8 @@ class Operations:
         self._renewed.clear()
 
 
-def unavailable(error: Exception, where: str, late: bool) -> EngineUnavailable:
-    """The error callers see when the store cannot be used; `late` if a server may carry out an earlier attempt yet."""
-    sent = late or (isinstance(error, Lost) and error.sent)
+def unavailable(error: Exception, where: str) -> EngineUnavailable:
+    """The error callers see when the store cannot be used."""
     if isinstance(error, ReplyError) and error.code == "OOM":
         where = f"{where} is out of memory: raise maxmemory or lower history sizes"
-    return EngineUnavailable(f"{where}: {error}", sent=sent)
+    return EngineUnavailable(f"{where}: {error}")

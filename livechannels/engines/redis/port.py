@@ -119,7 +119,7 @@ class RedisPort:
             await shard.wait_up()
         operation = shard.operations.make(command)
         batch = next(operation)
-        lost_once = late = False
+        lost_once = False
         first = shard.call(batch[0]) if len(batch) == 1 else None
         while True:
             try:
@@ -135,7 +135,6 @@ class RedisPort:
                         raise
                     continue
                 except Lost as error:
-                    late = late or error.late
                     if isinstance(command, Publish) and error.sent and not lost_once:
                         lost_once = True
                         batch = operation.throw(error)
@@ -148,10 +147,7 @@ class RedisPort:
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
             except (Lost, ReplyError) as error:
-                raise unavailable(error, "Redis", late) from error
-            except EngineUnavailable as error:
-                error.sent = error.sent or late
-                raise
+                raise unavailable(error, "Redis") from error
 
     def shard(self, topic: str) -> int:
         return shard_of(topic, len(self._shards))

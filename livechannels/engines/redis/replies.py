@@ -29,15 +29,11 @@ _RECONNECT = frozenset({"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "UNB
 
 
 class Lost(Exception):
-    """The connection ended before the answer came. `sent` tells whether the request may have been carried out.
+    """The connection ended before the answer came. `sent` tells whether the request may be carried out, even later."""
 
-    `late`: it was given up while it stood. A server that only slept carries the request out when it wakes.
-    """
-
-    def __init__(self, why: str, *, sent: bool, late: bool = False) -> None:
+    def __init__(self, why: str, *, sent: bool) -> None:
         super().__init__(why)
         self.sent = sent
-        self.late = late
 
 
 _CODES = {

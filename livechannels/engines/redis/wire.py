@@ -95,11 +95,11 @@ class Wire:
             return
         left = self._oldest + REPLY_WITHIN - self.loop.time()
         if left <= 0:
-            self.fail(f"no answer within {REPLY_WITHIN} s", late=True)
+            self.fail(f"no answer within {REPLY_WITHIN} s")
         else:
             self._watch = self.loop.call_later(left, self._check)
 
-    def fail(self, why: str, *, late: bool = False) -> None:
+    def fail(self, why: str) -> None:
         """Break the wire: every pending request gets Lost, the socket is closed at once."""
         if self.broken.done() or self.loop.is_closed():
             return  # a loop closed without goodbye leaves its sockets to the garbage collector
@@ -107,7 +107,7 @@ class Wire:
         pending, self._pending = self._pending, deque()
         for answer in pending:
             if not answer.done():
-                answer.set_exception(Lost(why, sent=True, late=late))
+                answer.set_exception(Lost(why, sent=True))
                 answer.exception()
         if self._watch is not None:
             self._watch.cancel()
