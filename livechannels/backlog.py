@@ -23,11 +23,20 @@ class Joiner:
     enough to make each joined text once for all of them.
     """
 
-    __slots__ = ("_separator", "_slot")
+    __slots__ = ("_separator", "_single", "_slot")
 
     def __init__(self, separator: bytes) -> None:
         self._separator = separator
         self._slot: tuple[tuple[bytes, ...], Frame] = ((), Frame(0, 0, ""))
+        self._single: tuple[bytes, Frame] = (b"", Frame(1, 0, ""))
+
+    def alone(self, message: bytes) -> Frame:
+        """One message, by far the most frequent frame."""
+        known, frame = self._single
+        if known is not message:
+            frame = Frame(1, len(message), message.decode())
+            self._single = (message, frame)
+        return frame
 
     def join(self, waiting: tuple[bytes, ...]) -> Frame:
         """As many of the first messages as fit a frame, at least one."""
@@ -71,6 +80,10 @@ class Backlog:
 
     def take(self) -> Frame:
         """Remove the oldest messages, as one frame. The backlog must not be empty."""
+        if len(self._messages) == 1:
+            frame = self._joiner.alone(self._messages[0])
+            self.clear()
+            return frame
         frame = self._joiner.join(tuple(self._messages[:MESSAGES_PER_FRAME]))
         self.size -= sum(map(len, self._messages[: frame.messages]))
         del self._messages[: frame.messages], self._keys[: frame.messages]

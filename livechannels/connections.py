@@ -13,6 +13,7 @@ from . import metrics
 from .codes import FORCE_NO_RECONNECT, SHUTDOWN, Disconnect
 from .node import Node
 from .shutdown import before_exit
+from .writers import Writers
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Connections:
     def __init__(self, node: Node) -> None:
         self._all: set[Connection] = set()
         self._by_user: defaultdict[str, set[Connection]] = defaultdict(set)
+        self.writers = Writers()
         self.closing = False
         node.on_control("disconnect", self._disconnect)
         node.on_control("unsubscribe", self._unsubscribe)

@@ -1,4 +1,4 @@
-"""The way out of one connection: a writer only while there is something to send, and a window it keeps to.
+"""The way out of one connection: it is written to only while there is something to send, and within a window.
 
 At most about `window` bytes are under way that the client has not confirmed by answering a ping (a server like
 daphne takes whatever it is given, so this is what bounds its memory), and at most `limit` bytes wait here.
@@ -14,6 +14,7 @@ from . import metrics
 from .backlog import Backlog, Joiner
 from .codes import SLOW, WRITE_ERROR, Disconnect
 from .protocol import PING
+from .writers import Writers
 
 logger = logging.getLogger(__name__)
 
@@ -52,31 +53,38 @@ class Outbox:
     __slots__ = (
         "_backlog",
         "_confirmed",
+        "_due",
         "_finishing",
         "_give_up",
         "_open",
         "_ping_due",
         "_pings",
+        "_released",
         "_send",
         "_sent",
         "_window",
         "_writer",
+        "_writers",
         "asked",
     )
 
     def __init__(
         self,
         send: Callable[[str], Awaitable[None]],
+        writers: Writers,
         *,
         limit: int,
         window: int,
         give_up: Callable[[Disconnect], None],
     ) -> None:
         self._send = send
+        self._writers = writers
         self._window = window
         self._give_up = give_up
         self._backlog = Backlog(limit, _joiner)
-        self._writer: asyncio.Task[None] | None = None
+        self._due = False
+        self._writer: asyncio.Task[object] | None = None
+        self._released: asyncio.Future[None] | None = None
         self._open = True
         self._finishing = False
         self._sent = 0
@@ -108,8 +116,9 @@ class Outbox:
         if not self._backlog.put(message, key):
             self._open = False
             self._give_up(SLOW)
-        elif self._writer is None and self._sent - self._confirmed < self._window:
-            self._start()
+        elif not self._due and self._writer is None and self._sent - self._confirmed < self._window:
+            self._due = True
+            self._writers.add(self)
 
     def ping(self) -> None:
         """Ask the client for a sign of life, ahead of what waits. Does nothing while it owes an answer."""
@@ -136,8 +145,10 @@ class Outbox:
         self._finishing = True
         try:
             async with asyncio.timeout(seconds):
-                while self._backlog or self._writer is not None:
-                    await asyncio.wait([self._start()])
+                while self._writer is not None:
+                    self._released = asyncio.get_running_loop().create_future()
+                    await self._released
+                await self.write()
         except TimeoutError:
             return False
         finally:
@@ -146,23 +157,28 @@ class Outbox:
 
     def stop(self) -> None:
         """Give up at once whatever is left."""
-        self._open = False
+        self._open = self._finishing = False
         self._backlog.clear()
         if self._writer is not None:
             self._writer.cancel()
 
-    def _start(self) -> asyncio.Task[None]:
-        if self._writer is None:
-            self._writer = asyncio.get_running_loop().create_task(self._write())
-        return self._writer
+    def _start(self) -> None:
+        if not self._due and self._writer is None:
+            self._due = True
+            self._writers.add(self)
 
-    async def _write(self) -> None:
+    async def write(self) -> None:
+        """Send what may be sent. For Writers."""
+        self._due = False
+        if self._writer is not None or not (self._open or self._finishing):
+            return
+        self._writer = asyncio.current_task()
         backlog = self._backlog
         try:
             while True:
-                if self._ping_due or (not self._pings and 2 * self.in_flight >= self._window):
+                if self._ping_due or (not self._pings and 2 * (self._sent - self._confirmed) >= self._window):
                     await self._send_ping()
-                if not backlog or (self.in_flight >= self._window and not self._finishing):
+                if not backlog or (self._sent - self._confirmed >= self._window and not self._finishing):
                     break
                 frame = backlog.take()
                 self._sent += frame.size
@@ -179,6 +195,8 @@ class Outbox:
                 self._give_up(WRITE_ERROR)
         finally:
             self._writer = None
+            if self._released is not None and not self._released.done():
+                self._released.set_result(None)
 
     async def _send_ping(self) -> None:
         self._ping_due = False

@@ -108,15 +108,16 @@ class ClientSession:
         self.info = ClientInfo(identity.user_id, self.id)
         self.connected = False
         self.rate = (0.0, 0.0)
+        self._connections = Connections.of(node)
         self.outbox = Outbox(
             transport.send,
+            self._connections.writers,
             limit=self.limits["outbox_bytes"],
             window=self.limits["window_bytes"],
             give_up=self.close,
         )
         self.answered_before = 0
         self._transport = transport
-        self._connections = Connections.of(node)
         self.deadlines = Deadlines()
         self._jobs: list[Callable[[], Awaitable[None]]] = []
         self._worker: asyncio.Task[None] | None = None

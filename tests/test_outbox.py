@@ -7,6 +7,7 @@ import pytest
 
 from livechannels.codes import SLOW, WRITE_ERROR, Disconnect
 from livechannels.outbox import Outbox
+from livechannels.writers import Writers
 
 
 class Wire:
@@ -41,6 +42,7 @@ def outbox(wire: Wire) -> Iterator[Outbox]:
 def make(wire: Wire, limit: int = 1000, window: int = 10**6) -> Outbox:
     return Outbox(
         wire.send,
+        Writers(),
         limit=limit,
         window=window,
         give_up=wire.told.append,
