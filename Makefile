@@ -4,6 +4,7 @@ PORT ?= 8000
 ENGINE ?=
 MINUTES ?= 10
 SEED ?=
+FRAMES ?= 100000
 TOPOLOGY ?= single
 SERVERS ?= redis redis-8 redis-6.2
 # Most tests wait for clocks and processes, so two at a time take half as long.
@@ -41,9 +42,10 @@ test-all: .venv/dev.installed .venv/servers.installed
 bench: .venv/bench.installed
 	.venv/bin/python -m benchmarks $(ARGS)
 
-# Half of the time for what is published, half for who leads.
+# 100,000 frames that no client should send; then half of the time for what is published, half for who leads.
 soak: HALF = $(shell awk 'BEGIN { print $(MINUTES) / 2 }')
 soak: .venv/test.installed
+	FUZZ_FRAMES=$(FRAMES) .venv/bin/python -m pytest -q tests/test_fuzz.py
 	.venv/bin/python -m tests.faults.soak --minutes $(HALF) --topology $(TOPOLOGY) $(if $(SEED),--seed $(SEED))
 	.venv/bin/python -m tests.faults.campaign --minutes $(HALF) $(if $(SEED),--seed $(SEED))
 

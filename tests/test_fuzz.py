@@ -1,11 +1,12 @@
 """Whatever a client sends: no crash, no hang, no leak, and each command has one answer at most.
 
-FUZZ_FRAMES=100000 makes it as many frames as a soak run wants.
+`FUZZ_FRAMES=100000` asks for as many frames as a soak run wants; every frame reaches a session that is open.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -16,7 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from livechannels.connections import Connections
+from livechannels.layer import LiveChannelLayer
 from livechannels.protocol import Command
+from livechannels.session import ClientSession
 from livechannels.testing import live_test_layer
 from tests.browsers import Browser
 from tests.test_session import configured
@@ -49,31 +52,54 @@ bad = st.one_of(
     values.map(json.dumps),
     st.dictionaries(st.text(max_size=8), values, max_size=2).map(json.dumps),
 )
-frames = st.lists(
-    st.one_of(
-        st.lists(good, min_size=1, max_size=4), st.lists(good, min_size=1, max_size=4), bad, st.binary(max_size=20)
-    ),
-    max_size=PER_EXAMPLE,
+frame = st.one_of(
+    st.lists(good, min_size=1, max_size=4), st.lists(good, min_size=1, max_size=4), bad, st.binary(max_size=20)
 )
+frames = st.lists(frame, min_size=PER_EXAMPLE, max_size=PER_EXAMPLE)
 
 
-async def feed(inputs: list[Any]) -> None:
-    with configured(), live_test_layer() as layer:
-        browser = Browser(layer)
-        await browser.connect()
-        numbers: list[int] = []
-        for frame in inputs:
-            if isinstance(frame, list):
-                numbers += await browser.say(*frame)
-            else:
-                await browser.session.receive(frame)
-        if browser.session._worker is not None:
-            await asyncio.wait([browser.session._worker], timeout=20)
+class Client:
+    """A browser that connects anew when it was thrown out."""
+
+    def __init__(self, layer: LiveChannelLayer) -> None:
+        self.layer = layer
+        self.numbers: list[int] = []
+        self.browser: Browser | None = None
+
+    async def say(self, frame: Any) -> None:
+        if self.browser is not None and self.browser.session._closing:
+            await self.leave()
+        if self.browser is None:
+            self.browser, self.numbers = Browser(self.layer), []
+            await self.browser.connect()
+        if isinstance(frame, list):
+            self.numbers += await self.browser.say(*frame)
+        else:
+            await self.browser.session.receive(frame)
+        await self.done(self.browser.session)
+
+    @staticmethod
+    async def done(session: ClientSession) -> None:
+        async with asyncio.timeout(20):
+            while session._worker is not None:
+                await asyncio.wait([session._worker])
+
+    async def leave(self) -> None:
+        browser, self.browser = self.browser, None
+        assert browser is not None
         await browser.gone()
         answered = [message["id"] for message in browser.messages if "id" in message]
         assert len(set(answered)) == len(answered)
         if browser.closed_with is None:
-            assert answered == numbers, "each command has one answer, in order"
+            assert answered == self.numbers, "each command has one answer, in order"
+
+
+async def feed(inputs: list[Any]) -> None:
+    with configured(), live_test_layer() as layer:
+        client = Client(layer)
+        for one in inputs:
+            await client.say(one)
+        await client.leave()
         node = layer.node()
         assert node.hub.counts() == {}
         assert len(Connections.of(node)) == 0
@@ -83,13 +109,22 @@ async def feed(inputs: list[Any]) -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-@pytest.mark.timeout(3600)
 @settings(
-    max_examples=max(1, FRAMES // PER_EXAMPLE), deadline=None,
+    max_examples=-(-FRAMES // PER_EXAMPLE), deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(frames)
-def test_any_frames(caplog: pytest.LogCaptureFixture, inputs: list[Any]) -> None:
+def any_frames(caplog: pytest.LogCaptureFixture, seen: list[int], inputs: list[Any]) -> None:
     caplog.clear()
+    seen[0] += len(inputs)
     asyncio.run(feed(inputs))
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.timeout(3600)
+def test_any_frames(caplog: pytest.LogCaptureFixture) -> None:
+    seen = [0]
+    any_frames(caplog, seen)
+    assert seen[0] >= FRAMES
+    gc.collect()
+    assert [one for one in gc.get_objects() if isinstance(one, ClientSession)] == [], "sessions that nobody has"
