@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from livechannels import options, topics
-from livechannels.engines.base import PlainAdd, Publish, Published, Read, Retention
-from livechannels.engines.redis import RedisEngine
+from livechannels.engines.base import Fence, LeaseAcquire, PlainAdd, Publish, Published, Read, Retention
+from livechannels.engines.redis import RedisEngine, operations
 from livechannels.engines.redis.blocking import BlockingShard
 from livechannels.engines.redis.replies import Lost
 from livechannels.positions import Position
@@ -67,6 +67,49 @@ def test_a_lost_answer_and_a_lost_record_begin_anew(engine: RedisEngine, redis_s
     assert published.position is not None
     assert published.position.offset == 1
     assert [entry.body for entry in engine.run_sync(Read(GROUP)).entries] == [b"x"]
+
+
+@pytest.mark.parametrize("key", [None, "once"])
+def test_no_name_for_an_epoch_is_sent_twice(engine: RedisEngine, key: str | None) -> None:
+    operation = shard_of(engine).operations.make(Publish(GROUP, b"x", KEEP, key=key))
+    (first,) = next(operation)
+    (again,) = operation.throw(Lost("cut", sent=True))
+    names = [request.args[1 + request.args[0] :][operations.EPOCH_NAME] for request in (first, again)]
+    assert [len(name) for name in names] == [10, 10]
+    assert names[0] != names[1]
+    assert names[0] not in again.args
+
+
+class TestWhatAPublishCallsOnTheServer:
+    """Commands are most of the script's cost; who asks for nothing more pays for nothing more."""
+
+    PLAIN = ("HINCRBY", "HMGET", "INFO", "XADD", "PUBLISH")
+    FENCE = ("HMGET", "TIME")
+
+    def called(self, engine: RedisEngine, server: RedisServer, command: Publish) -> tuple[str, ...]:
+        engine.run_sync(Publish(command.topic, b"first", KEEP))
+        with server.client as client, client.monitor() as monitor:
+            engine.run_sync(command)
+            server.command("ECHO", "the-end")
+            seen = []
+            while "the-end" not in (entry := monitor.next_command())["command"]:
+                if entry["client_type"] == "lua":
+                    seen.append(entry["command"].split()[0].upper())
+        return tuple(seen)
+
+    def test_plain(self, engine: RedisEngine, redis_server: RedisServer) -> None:
+        assert self.called(engine, redis_server, Publish(GROUP, b"x", KEEP)) == self.PLAIN
+
+    def test_fenced(self, engine: RedisEngine, redis_server: RedisServer) -> None:
+        grant = engine.run_sync(LeaseAcquire(GROUP, "session", "holder", 60))
+        assert grant.token
+        fenced = Publish(GROUP, b"x", KEEP, Fence("session", grant.token))
+        assert self.called(engine, redis_server, fenced) == (*self.FENCE, *self.PLAIN)
+
+    def test_once(self, engine: RedisEngine, redis_server: RedisServer) -> None:
+        once = Publish(GROUP, b"x", KEEP, key="key")
+        assert self.called(engine, redis_server, once) == ("GET", *self.PLAIN, "SET")
+        assert self.called(engine, redis_server, once) == ("GET",)
 
 
 @pytest.mark.parametrize("hours", [-1, 1])

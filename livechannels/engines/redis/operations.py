@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 IDEMPOTENCY_WINDOW_MS = 300_000
 HEADER = 24
+EPOCH_NAME = 5
+"""Where among the arguments of a storing script the name of an epoch stands that it may begin."""
 REMEMBERED = 20_000
 
 
@@ -239,7 +241,12 @@ class Operations:
         self._answered[topic] = position
 
     def _publish_again(self, command: base.Publish, request: Request, error: Lost) -> Operation[Any]:
-        """The answer was lost. With an idempotency key asking again is safe; with history the id can be found."""
+        """The answer was lost. With an idempotency key asking again is safe; with history the id can be found.
+
+        No name for a new epoch is sent twice: the lost attempt may have begun one on a server that was lost, too.
+        """
+        at = 1 + request.args[0] + EPOCH_NAME
+        request = request._replace(args=(*request.args[:at], self.new_epoch(), *request.args[at + 1 :]))
         if command.key is not None:
             (answer,) = yield [request]
             return answer

@@ -1,12 +1,18 @@
-"""The Lua scripts: package data, one file per operation, known to Redis by their hash. Pure."""
+"""The Lua scripts: package data, one file per operation, known to Redis by their hash. Pure.
+
+A line `-- include part.lua` stands for that file: scripts share parts as text, because Redis would make a shared
+function anew at every call.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib import resources
 from typing import NamedTuple
 
-_STORING = ("publish", "publish_fenced", "publish_once", "publish_again")
+_FOLDER = resources.files(__package__) / "lua"
+_INCLUDE = re.compile(rb"^ *-- include (\w+)\.lua$", re.MULTILINE)
 
 
 class Script(NamedTuple):
@@ -15,11 +21,12 @@ class Script(NamedTuple):
     sha: str
 
 
+def _text(name: str) -> bytes:
+    return _INCLUDE.sub(lambda line: _text(line[1].decode()).rstrip(), (_FOLDER / f"{name}.lua").read_bytes())
+
+
 def _load(name: str) -> Script:
-    folder = resources.files(__package__) / "lua"
-    source = (folder / f"{name}.lua").read_bytes()
-    if name in _STORING:
-        source = (folder / "store.lua").read_bytes() + source
+    source = _text(name)
     return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest())
 
 

@@ -1,1 +1,2 @@
-return store()
+-- include store.lua
+-- include answer.lua
