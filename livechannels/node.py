@@ -180,10 +180,7 @@ class Node:
         """The reader of a plain channel on this node."""
         reader = self._readers.get(channel)
         if reader is None:
-            box = Mailbox(channel, self.layer.get_capacity(channel))
-            reader = self._readers[channel] = QueueReader(
-                channel, box, self.feeds, self.spawn, self.layer.options.expiry
-            )
+            reader = self._readers[channel] = QueueReader(channel, self.feeds, self.spawn, self.layer.options.expiry)
         return reader
 
     async def subscribe(self, channel: str, channel_name: str, since: Any) -> None:

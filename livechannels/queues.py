@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+import sys
 import time
+from typing import Any
 
 from . import topics
-from .engines.base import QueuePop, QueueReturn
+from .engines.base import Command, QueuePop, QueueReturn, Turn
 from .exceptions import EngineUnavailable
 from .feeds import Feed, Feeds, Spawn
 from .mailboxes import Mailbox
@@ -17,6 +20,7 @@ logger = logging.getLogger(__name__)
 POLL = 5.0
 GRACE = 1.0
 CLOSE_WITHIN = 1.5
+ASK_AGAIN_AFTER = 0.5
 
 
 class QueueFeed(Feed):
@@ -47,11 +51,12 @@ class QueueReader:
     """All readers of one plain channel on one node.
 
     One task takes from the store what the waiting readers can use. What it took for a reader that was
-    cancelled goes to the next one here, or after a second back to the front of the queue.
+    cancelled goes to the next one here, or after a second back to the front of the queue. A request without an
+    answer is made again, under its number, before any other: so what it did is neither lost nor repeated.
     """
 
-    def __init__(self, channel: str, box: Mailbox, feeds: Feeds, spawn: Spawn, expiry: float) -> None:
-        self.box = box
+    def __init__(self, channel: str, feeds: Feeds, spawn: Spawn, expiry: float) -> None:
+        self.box = Mailbox(channel, sys.maxsize)  # holds what was asked for; the store minds the capacity
         self.ended = False
         self._closing = False
         self._channel = channel
@@ -60,6 +65,8 @@ class QueueReader:
         self._expiry = expiry
         self._signal = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._turn = Turn(secrets.token_hex(6), 0)
+        self._unanswered: Command[Any] | None = None
 
     @property
     def idle(self) -> bool:
@@ -83,18 +90,20 @@ class QueueReader:
         self._signal.set()
         if self._task is not None and not self._task.done():
             await asyncio.wait([self._task], timeout=CLOSE_WITHIN)
-        left = self.box.drain()
-        if left:
-            try:
-                await self._feeds.port.run(QueueReturn(topics.queue(self._channel), left, self._expiry))
-            except EngineUnavailable as error:
-                logger.warning("%s: %d messages taken from the queue were lost: %s", self._channel, len(left), error)
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        try:
+            if self._unanswered is not None:
+                await self._ask(self._unanswered)
+            await self._give_back()
+        except EngineUnavailable as error:
+            logger.warning("%s: messages taken from the queue may be lost: %s", self._channel, error)
 
     async def _pump(self) -> None:
         feed = QueueFeed(self._channel, self)
         try:
             await self._join(feed)
-            while not self._closing and await self._wanted():
+            while not self._closing and (self._unanswered is not None or await self._wanted()):
                 self._signal.clear()
                 if not await self._take() and not self._signal.is_set():
                     await self._sleep(POLL)
@@ -116,26 +125,41 @@ class QueueReader:
             await self._sleep(pause)
         if self.box.waiting > len(self.box):
             return True
-        left = self.box.drain() if not self.box.waiting else []
-        if left:
-            try:
-                await self._feeds.port.run(QueueReturn(topics.queue(self._channel), left, self._expiry))
-            except EngineUnavailable:
-                for body in left:
-                    self.box.put((time.monotonic() + self._expiry, body))
-                return True
+        try:
+            if not self.box.waiting:
+                await self._give_back()
+        except EngineUnavailable:
+            await asyncio.sleep(ASK_AGAIN_AFTER)
+            return True
         return self.box.waiting > 0
 
+    async def _give_back(self) -> None:
+        left = self.box.drain()
+        if left:
+            await self._ask(QueueReturn(topics.queue(self._channel), left, self._expiry, self._next_turn()))
+
     async def _take(self) -> bool:
+        """Take what is wanted, or finish what has no answer yet; True to go on at once."""
         wanted = max(1, self.box.waiting - len(self.box))
+        request = self._unanswered or QueuePop(topics.queue(self._channel), wanted, self._next_turn())
         try:
-            bodies = await self._feeds.port.run(QueuePop(topics.queue(self._channel), wanted))
+            return await self._ask(request)
         except EngineUnavailable:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(ASK_AGAIN_AFTER)
             return True
-        for body in bodies:
+
+    def _next_turn(self) -> Turn:
+        self._turn = self._turn._replace(number=self._turn.number + 1)
+        return self._turn
+
+    async def _ask(self, request: Command[Any]) -> bool:
+        """Have the store carry it out; False iff the queue was empty. After EngineUnavailable it stays unanswered."""
+        self._unanswered = request
+        bodies: list[bytes] | None = await self._feeds.port.run(request)
+        self._unanswered = None
+        for body in bodies or ():
             self.box.put((time.monotonic() + self._expiry, body))
-        return bool(bodies)
+        return bodies != []
 
     async def _sleep(self, seconds: float) -> None:
         try:

@@ -10,14 +10,16 @@ Guarantees every engine gives, and the contract suite asserts:
 * A subscriber sees a topic's messages in offset order while its path holds; a broken path is always
   reported by `Listener.on_resumed`, after which messages may be missing and a `Read` finds them.
 * A publish with a `Fence` is stored only while exactly that session and token hold the lease.
-* A queue item is handed to exactly one `QueuePop`.
+* A queue item is handed to exactly one `QueuePop`, and a lost answer loses or repeats none: what a `Turn` does,
+  it does once.
 * Delivery itself is at most once; what repairs it is the reader's position (see `livechannels.feeds`).
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -73,6 +75,20 @@ class Command(Generic[T]):
     """One atomic operation on one topic; T is what running it returns."""
 
     topic: str
+
+
+class Turn(NamedTuple):
+    """A reader of a queue and the number of its request. Numbers rise; who got no answer asks again with the same.
+
+    A reader has one request at a time. The store remembers its last for a minute.
+    """
+
+    reader: str
+    number: int = 1
+
+
+def _only_turn() -> Turn:
+    return Turn(uuid.uuid4().hex)
 
 
 @dataclass(slots=True)
@@ -154,19 +170,24 @@ class QueuePush(Command[bool]):
 
 @dataclass(slots=True)
 class QueuePop(Command[list[bytes]]):
-    """Take up to `limit` of the oldest unexpired items; each item goes to one caller only."""
+    """Take up to `limit` of the oldest unexpired items; each item goes to one caller only.
+
+    The same `turn` again first puts back what its lost answer held.
+    """
 
     topic: str
     limit: int = 1
+    turn: Turn = field(default_factory=_only_turn)
 
 
 @dataclass(slots=True)
 class QueueReturn(Command[None]):
-    """Put taken but undelivered items back at the front, in their order."""
+    """Put taken but undelivered items back at the front, in their order; the same `turn` again does nothing."""
 
     topic: str
     bodies: list[bytes]
     expiry: float
+    turn: Turn = field(default_factory=_only_turn)
 
 
 @dataclass(slots=True)

@@ -137,6 +137,12 @@ class Store:
         servers = self._place.servers if self._place is not None else []
         return [key for server in servers for key in server.command("KEYS", f"{self.prefix}:*")]
 
+    def lives(self) -> dict[str, int]:
+        """The seconds each key of this prefix has to live, -1 for ever."""
+        servers = self._place.servers if self._place is not None else []
+        found = ((server, key) for server in servers for key in server.command("KEYS", f"{self.prefix}:*"))
+        return {key: server.command("TTL", key) for server, key in found}
+
     def port(self, listener: Recorder | None = None, prefix: str | None = None) -> Port:
         port = self.engine(prefix).port(listener or Recorder(), f"node-{uuid.uuid4().hex[:6]}")
         self._ports.append(port)

@@ -7,6 +7,7 @@ import collections
 
 from livechannels import topics
 from livechannels.engines.base import (
+    Flush,
     LeaseAcquire,
     LeaseGet,
     LeaseRelease,
@@ -96,10 +97,14 @@ class TestQueue:
         await store.run(QueueReturn(QUEUE, taken, 60))
         await heard.received(1)
 
-    async def test_an_emptied_queue_leaves_no_key(self, store):
+    async def test_an_emptied_queue_is_forgotten(self, store):
+        """What stays is known to readers and senders that ask again: for a minute, and `flush` removes it at once."""
         await store.run(QueuePush(QUEUE, b"x", 100, 60))
         await store.run(QueuePop(QUEUE))
-        assert [key for key in store.stored() if "jobs" in key] == []
+        assert [key for key in store.stored() if key.endswith(":q")] == []
+        assert all(0 < life <= 60 for life in store.lives().values())
+        await store.run(Flush())
+        assert store.stored() == []
 
 
 class TestRoster:

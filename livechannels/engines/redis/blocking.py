@@ -19,7 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
-from ..base import Command
+from ..base import Command, Publish
 from .connect import remedy, sync_client
 from .operations import Operations, Request, unavailable
 from .replies import Lost, ReplyError, from_redis_py
@@ -159,7 +159,7 @@ def drive(shard: BlockingShard, command: Command[T]) -> T:
                 if repeated:
                     raise
                 repeated = True
-                if error.sent:
+                if error.sent and isinstance(command, Publish):
                     batch = operation.throw(error)
                 continue
             batch = operation.send(replies)

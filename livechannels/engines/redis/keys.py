@@ -30,12 +30,16 @@ class Keys:
         """List: what waits in a plain channel."""
         return f"{self.root}{{{topic}}}:q"
 
+    def handed(self, topic: str, reader: str) -> str:
+        """String: the number of a reader's last request to a queue, and the items it was answered with."""
+        return f"{self.root}{{{topic}}}:h:{reader}"
+
     def lease(self, topic: str) -> str:
         """Hash: who leads."""
         return f"{self.root}{{{topic}}}:l"
 
     def once(self, topic: str, key: str) -> str:
-        """String: the position an idempotency key was answered with."""
+        """String: that something was done once: the position an idempotency key was answered with, or a push."""
         return f"{self.root}{{{topic}}}:k:{key}"
 
     def values(self, topic: str) -> str:

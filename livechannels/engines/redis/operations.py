@@ -22,6 +22,7 @@ from .scripts import Script
 T = TypeVar("T")
 
 IDEMPOTENCY_WINDOW_MS = 300_000
+PUSHED_MS, HANDED_MS = 10_000, 60_000
 HEADER = 24
 EPOCH_NAME = 5
 """Where among the arguments of a storing script the name of an epoch stands that it may begin."""
@@ -309,24 +310,30 @@ class Operations:
         topic = command.topic
         (reply,) = yield [
             _script(
-                scripts.QUEUE_PUSH, [self.keys.queue(topic)],
+                scripts.QUEUE_PUSH, [self.keys.queue(topic), self.keys.once(topic, self.new_id())],
                 self.keys.name(topic), command.body, command.capacity, _ms(command.expiry), self.publish_word,
+                PUSHED_MS,
             )
         ]  # fmt: skip
         return bool(reply)
 
     def _queue_pop(self, command: base.QueuePop) -> Operation[list[bytes]]:
-        (reply,) = yield [_script(scripts.QUEUE_POP, [self.keys.queue(command.topic)], command.limit)]
+        keys, number = self._turn(command.topic, command.turn)
+        (reply,) = yield [_script(scripts.QUEUE_POP, keys, command.limit, number, HANDED_MS)]
         return list(reply)
 
     def _queue_return(self, command: base.QueueReturn) -> Operation[None]:
         topic = command.topic
+        keys, number = self._turn(topic, command.turn)
         yield [
             _script(
-                scripts.QUEUE_RETURN, [self.keys.queue(topic)],
-                self.keys.name(topic), _ms(command.expiry), self.publish_word, *command.bodies,
+                scripts.QUEUE_RETURN, keys,
+                self.keys.name(topic), _ms(command.expiry), self.publish_word, number, HANDED_MS, *command.bodies,
             )
         ]  # fmt: skip
+
+    def _turn(self, topic: str, turn: base.Turn) -> tuple[list[str], int]:
+        return [self.keys.queue(topic), self.keys.handed(topic, turn.reader)], turn.number
 
     def _plain_add(self, command: base.PlainAdd) -> Operation[None]:
         keys = [self.keys.record(command.topic), self.keys.plain(command.topic)]

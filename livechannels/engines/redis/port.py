@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from ... import metrics
 from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
-from ..base import Command, Flush, Health, Listener, Publish, QueuePop, QueuePush, QueueReturn
+from ..base import Command, Flush, Health, Listener, Publish
 from .link import Link
 from .operations import Operations, Request, parse_message, unavailable
 from .replies import Lost, ReplyError
@@ -104,7 +104,7 @@ class RedisPort:
         return self._shards[shard_of(topic, len(self._shards))]
 
     async def run(self, command: Command[T]) -> T:
-        """Run a command; retries only what is safe to repeat, within two seconds in all."""
+        """Run a command, once more after a lost answer: doing it twice is doing it once. Two seconds in all."""
         if isinstance(command, Flush):
             for shard in self._shards:
                 for part in shard.parts():
@@ -135,14 +135,12 @@ class RedisPort:
                         raise
                     continue
                 except Lost as error:
-                    if isinstance(command, Publish) and error.sent and not lost_once:
-                        lost_once = True
+                    if lost_once:
+                        raise
+                    lost_once = True
+                    if error.sent and isinstance(command, Publish):
                         batch = operation.throw(error)
-                        continue
-                    if not lost_once and (not error.sent or _repeatable(command)):
-                        lost_once = True
-                        continue
-                    raise
+                    continue
                 batch = operation.send(replies)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
@@ -182,8 +180,3 @@ class RedisPort:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _repeatable(command: Command[Any]) -> bool:
-    """Whether doing it twice is the same as once. Taking from a queue is not."""
-    return not isinstance(command, (QueuePop, QueuePush, QueueReturn, Publish))
