@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from livechannels import options, topics
 from livechannels.engines.base import Fence, LeaseAcquire, PlainAdd, Publish, Published, Read, Retention
 from livechannels.engines.redis import RedisEngine, operations
 from livechannels.engines.redis.blocking import BlockingShard
+from livechannels.engines.redis.keys import Keys
+from livechannels.engines.redis.operations import Operations
 from livechannels.engines.redis.replies import Lost
 from livechannels.positions import Position
 from tests.engines.conftest import Recorder
@@ -169,3 +172,57 @@ class TestWithoutInfo:
             assert (await port.run(Publish(GROUP, b"x", KEEP))).position is not None
         finally:
             await port.close()
+
+
+class TestPacked:
+    """The short way for plain publishes is another spelling of the long one."""
+
+    def operations(self) -> Operations:
+        made = Operations(Keys("p", 0))
+        made._random.seed(7)
+        made.skew -= time.monotonic()
+        return made
+
+    def test_it_says_what_the_request_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        short, long = self.operations(), self.operations()
+        for number in range(5):
+            monkeypatch.setattr(time, "monotonic", lambda number=number: float(number))
+            command = Publish(GROUP, b"x" * number, KEEP, byte_limit=5)
+            packed = short.packed(replace(command))
+            (request,) = next(long.make(command))
+            if number < 2:
+                assert packed is None, "the first renews, the second shows that the topic is used often"
+                next(short.make(replace(command, id=command.id)))
+                short._random.setstate(long._random.getstate())
+            else:
+                assert packed == request.packed()
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"retention": None}, {"retention": Retention(5, 60, 120)}, {"key": "k"}, {"fence": Fence("s", 1)},
+         {"seen": Position("e", 1)}, {"byte_limit": 9}, {"topic": topics.group("other")}],
+        ids=lambda change: next(iter(change)),
+    )  # fmt: skip
+    def test_what_is_not_so_plain_goes_the_long_way(self, change: dict[str, Any]) -> None:
+        operations, plain = self.operations(), Publish(GROUP, b"x", KEEP)
+        for _ in range(2):
+            next(operations.make(replace(plain, id="")))
+        assert operations.packed(replace(plain)) is not None
+        assert operations.packed(replace(plain, **change)) is None
+
+    def test_it_is_over_when_the_topic_is_to_be_renewed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        operations, plain = self.operations(), Publish(GROUP, b"x", KEEP)
+        for _ in range(2):
+            next(operations.make(replace(plain)))
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + KEEP.ttl / 8 + 1)
+        assert operations.packed(replace(plain)) is None
+        (request,) = next(operations.make(replace(plain)))
+        assert request.args[12] == 1, "it renews"
+
+    def test_without_replication_ids_every_publish_says_what_it_has_seen(self) -> None:
+        operations = self.operations()
+        operations.compare_replids = False
+        for _ in range(3):
+            next(operations.make(Publish(GROUP, b"x", KEEP)))
+        assert operations.packed(Publish(GROUP, b"x", KEEP)) is None

@@ -65,7 +65,7 @@ class ClusterShard:
 
     # Commands
 
-    def call(self, request: Request) -> asyncio.Future[Any] | None:
+    def call(self, packed: bytes) -> asyncio.Future[Any] | None:
         return None  # every request may be redirected
 
     def note(self, error: ReplyError) -> None:

@@ -84,9 +84,9 @@ class Link:
         except TimeoutError:
             raise EngineUnavailable(self.health.detail) from None
 
-    def call(self, request: Request) -> asyncio.Future[Any] | None:
+    def call(self, packed: bytes) -> asyncio.Future[Any] | None:
         wire = self._usable()
-        return wire.call(*request.by_hash()) if wire is not None else None
+        return wire.call_packed(packed) if wire is not None else None
 
     def _usable(self) -> Wire | None:
         wire = self._commands
@@ -112,27 +112,20 @@ class Link:
         if wire is None:
             raise Lost("the connection was just lost", sent=False)
         if len(batch) == 1:
-            return [await self._one(wire, batch[0])]
-        answers = [wire.call(*request.by_hash()) for request in batch]
-        replies = await asyncio.gather(*answers, return_exceptions=True)
-        return [await self._mend(wire, request, reply) for request, reply in zip(batch, replies, strict=True)]
+            return [await self._mended(wire, batch[0], wire.call_packed(batch[0].packed()))]
+        answers = wire.call_together(request.packed() for request in batch)
+        return [await self._mended(wire, request, answer) for request, answer in zip(batch, answers, strict=True)]
 
-    async def _one(self, wire: Wire, request: Request) -> Any:
-        answer = wire.call(*request.by_hash())
+    @staticmethod
+    async def _mended(wire: Wire, request: Request, answer: asyncio.Future[Any]) -> Any:
         try:
             return await answer
         except ReplyError as error:
-            return await self._mend(wire, request, error)
-
-    async def _mend(self, wire: Wire, request: Request, reply: Any) -> Any:
-        if not isinstance(reply, BaseException):
-            return reply
-        if isinstance(reply, ReplyError):
-            if reply.code == "NOSCRIPT":
+            if error.code == "NOSCRIPT":
                 return await wire.call(*request.in_full())
-            if reply.path_is_wrong:
-                wire.fail(str(reply))
-        raise reply
+            if error.path_is_wrong:
+                wire.fail(str(error))
+            raise
 
     def asking(self, request: Request) -> asyncio.Future[Any]:
         """Send one request behind ASKING, for a slot that is on its way here."""

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, NamedTuple, TypeVar
 
+import hiredis
+
 from ...exceptions import EngineUnavailable, LeaseLost, PublishUnknown
 from ...positions import START, Beginning, Entry, Position, Slice
 from .. import base
@@ -20,6 +22,8 @@ from .replies import Lost, ReplyError
 from .scripts import Script
 
 T = TypeVar("T")
+
+pack = hiredis.pack_command
 
 IDEMPOTENCY_WINDOW_MS = 300_000
 PUSHED_MS, HANDED_MS = 10_000, 60_000
@@ -40,8 +44,26 @@ class Request(NamedTuple):
     def by_hash(self) -> tuple[Any, ...]:
         return self.args if self.script is None else ("EVALSHA", self.script.sha, *self.args)
 
+    def packed(self) -> bytes:
+        """`by_hash` in Redis' own notation."""
+        return pack(self.by_hash())  # type: ignore[no-any-return]
+
     def in_full(self) -> tuple[Any, ...]:
         return self.args if self.script is None else ("EVAL", self.script.source, *self.args)
+
+
+_PAYLOAD, _EPOCH, _RENEW, _SEEN = 7, 11, 14, 15
+"""Where in the words of a plain publish stands what a `_Form` leaves out."""
+
+
+class _Form(NamedTuple):
+    """The parts of a plain publish that stay the same `until` its topic is to be renewed, in Redis' own notation."""
+
+    head: bytes
+    middle: bytes
+    tail: bytes
+    kept: tuple[base.Retention | None, int]
+    until: float
 
 
 Batch = list[Request]
@@ -107,6 +129,7 @@ class Operations:
         self._renewed: dict[str, float] = {}
         self._answered: dict[str, Position] = {}
         self._names: dict[str, tuple[str, str, str, str]] = {}
+        self._forms: dict[str, _Form] = {}
         self._random = random.Random()  # noqa: S311  names, no secrets
         self._makers: dict[type[Any], Callable[[Any], Operation[Any]]] = {
             base.Publish: self._publish,
@@ -168,17 +191,38 @@ class Operations:
                 raise
             answer = yield from self._publish_again(command, request, error)
             replicas = []
-        published = self._published(command, answer)
+        published = self.published(answer)
         if not published.repeated:
             self._remember_answer(command.topic, published.position)
-        return published._replace(replicas=int(replicas[0]) if replicas else None)
+        return published._replace(replicas=int(replicas[0])) if replicas else published
+
+    def packed(self, command: base.Publish) -> bytes | None:
+        """The one request of a plain publish in Redis' own notation, made of parts that rarely change.
+
+        None if it is not so plain, or if it is time to renew what its topic keeps: then `make` knows how.
+        The answer is read by `published`.
+        """
+        form = self._forms.get(command.topic)
+        if (
+            form is None
+            or form.kept != (command.retention, command.byte_limit)
+            or command.key is not None
+            or command.fence is not None
+            or command.seen.offset
+            or time.monotonic() > form.until
+        ):
+            return None
+        payload = self.payload(command)
+        return b"%b$%d\r\n%b\r\n%b%b\r\n%b" % (
+            form.head, len(payload), payload, form.middle, self.new_epoch().encode(), form.tail
+        )  # fmt: skip
 
     def _publish_bare(self, command: base.Publish) -> Operation[base.Published]:
-        topic, keys = command.topic, self.keys
-        message = b"1 - 0 " + self.payload(command)
-        batch = [Request(keys.record(topic), (self.publish_word, keys.name(topic), message))]
+        topic = command.topic
+        record, _, plain_members, name = self._names.get(topic) or self._remember(topic)
+        batch = [Request(record, (self.publish_word, name, b"1 - 0 " + self.payload(command)))]
         if topic.startswith("g/"):
-            batch.append(Request(keys.plain(topic), ("ZRANGEBYSCORE", keys.plain(topic), f"({self._now_ms()}", "+inf")))
+            batch.append(Request(plain_members, ("ZRANGEBYSCORE", plain_members, f"({self._now_ms()}", "+inf")))
         try:
             replies = yield batch
         except Lost as error:
@@ -201,7 +245,10 @@ class Operations:
         )  # fmt: skip
         fence = command.fence
         if command.key is None and fence is None:
-            return Request(names[0], (3, *names[:3], *args), scripts.PUBLISH)
+            request = Request(names[0], (3, *names[:3], *args), scripts.PUBLISH)
+            if self.compare_replids and not request.args[_RENEW - 2]:
+                self._keep_form(command, request)  # a topic that is published to often
+            return request
         if command.key is not None:
             owner = fence or ("", "")
             once = keys.once(topic, command.key)
@@ -209,6 +256,21 @@ class Operations:
                 scripts.PUBLISH_ONCE, [*names[:3], keys.lease(topic), once], *args, *owner, IDEMPOTENCY_WINDOW_MS
             )
         return _script(scripts.PUBLISH_FENCED, [*names[:3], keys.lease(topic)], *args, *(fence or ()))
+
+    def _keep_form(self, command: base.Publish, request: Request) -> None:
+        if len(self._forms) > REMEMBERED:
+            self._forms.clear()
+        words = [*request.by_hash()]
+        words[_SEEN : _SEEN + 2] = START
+        parts = words[:_PAYLOAD], words[_PAYLOAD + 1 : _EPOCH], words[_EPOCH + 1 :]
+        head, middle, tail = (pack(tuple(part)).split(b"\r\n", 1)[1] for part in parts)
+        self._forms[command.topic] = _Form(
+            b"*%d\r\n%b" % (len(words), head),
+            b"%b$%d\r\n" % (middle, len(words[_EPOCH])),
+            tail,
+            (command.retention, command.byte_limit),
+            self._renewed[command.topic],
+        )
 
     def _remember(self, topic: str) -> tuple[str, str, str, str]:
         if len(self._names) > REMEMBERED:
@@ -262,7 +324,8 @@ class Operations:
         return answer
 
     @staticmethod
-    def _published(command: base.Publish, answer: Any) -> base.Published:
+    def published(answer: Any) -> base.Published:
+        """What a publishing script answered. Raises LeaseLost."""
         plain: list[str] = []
         if isinstance(answer, list):
             plain = [name.decode() for name in answer[1:]]

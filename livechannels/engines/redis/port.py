@@ -40,8 +40,8 @@ class Shard(Protocol):
 
     async def run(self) -> None: ...
 
-    def call(self, request: Request) -> asyncio.Future[Any] | None:
-        """Send one request now, the short way; None where that is not possible at the moment."""
+    def call(self, packed: bytes) -> asyncio.Future[Any] | None:
+        """Send one packed request now, the short way; None where that is not possible at the moment."""
 
     def note(self, error: ReplyError) -> None:
         """Hear of an error reply that came by `call`."""
@@ -110,17 +110,28 @@ class RedisPort:
                 for part in shard.parts():
                     await self._drive(part, command)
             return None  # type: ignore[return-value]
-        if isinstance(command, Publish) and command.replicate:
-            return await self._engine.run_detached(command)  # type: ignore[no-any-return]
-        return await self._drive(self._shard(command.topic), command)
+        shard, first = self._shard(command.topic), None
+        if isinstance(command, Publish):
+            if command.replicate:
+                return await self._engine.run_detached(command)  # type: ignore[no-any-return]
+            packed = shard.operations.packed(command)
+            first = shard.call(packed) if packed is not None else None
+            if first is not None:
+                try:
+                    return shard.operations.published(await first)  # type: ignore[return-value]
+                except (Lost, ReplyError):
+                    pass  # `_drive` meets it again, and knows what to do
+        return await self._drive(shard, command, first)
 
-    async def _drive(self, shard: Shard, command: Command[T]) -> T:
+    async def _drive(self, shard: Shard, command: Command[T], first: asyncio.Future[Any] | None = None) -> T:
+        """Run a command whose `first` request, if it is given, has left already."""
         if not shard.operations.examined:
             await shard.wait_up()
         operation = shard.operations.make(command)
         batch = next(operation)
         lost_once = False
-        first = shard.call(batch[0]) if len(batch) == 1 else None
+        if first is None and len(batch) == 1:
+            first = shard.call(batch[0].packed())
         while True:
             try:
                 try:

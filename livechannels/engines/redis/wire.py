@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import hiredis
@@ -36,32 +36,44 @@ class Wire:
         self.broken: asyncio.Future[str] = self.loop.create_future()
         self._connection = connection
         self._pending: deque[asyncio.Future[Any]] = deque()
-        self._oldest = 0.0
+        self._answered = 0.0
         self._out: list[bytes] = []
         self._flushing = False
         self._watch: asyncio.TimerHandle | None = None
 
     def call(self, *args: Any) -> asyncio.Future[Any]:
         """Send one command; the future gets its reply, a ReplyError, or Lost. Never cancelled half-way."""
+        return self.call_packed(pack(args))
+
+    def call_packed(self, command: bytes) -> asyncio.Future[Any]:
+        """`call` for a command in Redis' own notation."""
         answer: asyncio.Future[Any] = self.loop.create_future()
+        pending = self._pending
         if self.broken.done():
-            answer.set_exception(Lost(self.broken.result(), sent=False))
-            return answer
-        if len(self._pending) >= PENDING_LIMIT:
-            answer.set_exception(Lost("too many requests are waiting for an answer", sent=False))
-            return answer
-        self._out.append(pack(args))
-        first = not self._pending
-        self._pending.append(answer)
-        if first:
-            self._oldest = self.loop.time()
-            if self._watch is None:
-                self._watch = self.loop.call_later(REPLY_WITHIN, self._check)
-            self._flush()
-        elif not self._flushing:
-            self._flushing = True
-            self.loop.call_soon(self._flush)
+            _refuse(answer, Lost(self.broken.result(), sent=False))
+        elif len(pending) >= PENDING_LIMIT:
+            _refuse(answer, Lost("too many requests are waiting for an answer", sent=False))
+        else:
+            self._out.append(command)
+            pending.append(answer)
+            if len(pending) == 1:
+                self._answered = self.loop.time()
+                if self._watch is None:
+                    self._watch = self.loop.call_later(REPLY_WITHIN, self._check)
+                if not self._flushing:
+                    self._flush()
+            elif not self._flushing:
+                self._flushing = True
+                self.loop.call_soon(self._flush)
         return answer
+
+    def call_together(self, commands: Iterable[bytes]) -> list[asyncio.Future[Any]]:
+        """`call_packed` for several commands, in one write."""
+        idle, flushing, self._flushing = not self._pending, self._flushing, True
+        answers = [self.call_packed(command) for command in commands]
+        if not flushing:
+            self._flush() if idle else self.loop.call_soon(self._flush)
+        return answers
 
     def send(self, *args: Any) -> None:
         """Send a command whose replies are handed to `on_reply`."""
@@ -82,10 +94,9 @@ class Wire:
             self.fail("Redis sent a reply nobody asked for")
             return
         answer = self._pending.popleft()
-        self._oldest = self.loop.time()
         if not answer.done():
             if isinstance(reply, ReplyError):
-                answer.set_exception(reply)
+                _refuse(answer, reply)
             else:
                 answer.set_result(reply)
 
@@ -93,7 +104,7 @@ class Wire:
         self._watch = None
         if not self._pending or self.broken.done():
             return
-        left = self._oldest + REPLY_WITHIN - self.loop.time()
+        left = self._answered + REPLY_WITHIN - self.loop.time()
         if left <= 0:
             self.fail(f"no answer within {REPLY_WITHIN} s")
         else:
@@ -107,8 +118,7 @@ class Wire:
         pending, self._pending = self._pending, deque()
         for answer in pending:
             if not answer.done():
-                answer.set_exception(Lost(why, sent=True))
-                answer.exception()
+                _refuse(answer, Lost(why, sent=True))
         if self._watch is not None:
             self._watch.cancel()
         self._abort()
@@ -118,6 +128,11 @@ class Wire:
 
     def _abort(self) -> None:
         raise NotImplementedError
+
+
+def _refuse(answer: asyncio.Future[Any], error: Exception) -> None:
+    answer.set_exception(error)
+    answer.exception()  # who asked may have gone, or given up at an earlier answer: no reason to complain
 
 
 class ProtocolWire(Wire, asyncio.Protocol):
@@ -138,6 +153,7 @@ class ProtocolWire(Wire, asyncio.Protocol):
             reader.feed(data)
             while (reply := reader.gets()) is not False:
                 self.on_reply(reply)
+            self._answered = self.loop.time()
         except ConnectionError as error:
             self.fail(f"unreadable answer: {error}")
 
@@ -180,6 +196,7 @@ class StreamWire(Wire):
                     self.on_reply(from_redis_py(error))
                 else:
                     self.on_reply(reply)
+                self._answered = self.loop.time()
         except (RedisError, OSError) as error:
             self.fail(str(error) or "Redis closed the connection")
 
