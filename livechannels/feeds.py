@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from time import monotonic
 from typing import Any
 
@@ -115,6 +115,9 @@ class Feeds:
     def __len__(self) -> int:
         return len(self._feeds)
 
+    def __iter__(self) -> Iterator[Feed]:
+        return iter(self._feeds.values())
+
     # Joining and leaving
 
     async def join(self, feed: Feed) -> None:
@@ -136,7 +139,7 @@ class Feeds:
                     raise
                 finally:
                     await confirmed
-                self._check_again(feed.topic)
+                self.check_again(feed)
             else:
                 await confirmed
         finally:
@@ -158,10 +161,15 @@ class Feeds:
     def _leave(self) -> None:
         leaving, self._leaving = self._leaving, []
         for feed in leaving:
-            if feed.idle and self._feeds.get(feed.topic) is feed:
-                del self._feeds[feed.topic]
-                self.port.unsubscribe(feed.topic)
-                feed.left()
+            if feed.idle:
+                self.leave(feed)
+
+    def leave(self, feed: Feed) -> None:
+        """Follow a topic no more; whoever joins again begins anew."""
+        if self._feeds.get(feed.topic) is feed:
+            del self._feeds[feed.topic]
+            self.port.unsubscribe(feed.topic)
+            feed.left()
 
     async def _settle(self, feed: Feed) -> None:
         feed.busy = True
@@ -170,10 +178,11 @@ class Feeds:
         finally:
             feed.busy = False
 
-    def _check_again(self, topic: str) -> None:
+    def check_again(self, feed: Feed) -> None:
+        """Look once more in a moment, unless nobody wants this feed by then."""
         # The position may have been read before the subscription took effect: one more look closes that window.
         # It also makes a record that a publisher began live as long as it is followed.
-        self._unchecked.add(topic)
+        self._unchecked.add(feed.topic)
         if len(self._unchecked) == 1:
             asyncio.get_running_loop().call_later(RECHECK_AFTER, self._start_recheck)
 
@@ -206,7 +215,7 @@ class Feeds:
         if position.epoch == known.epoch or (not known.epoch and position.offset == 1):
             if position.offset == known.offset + 1:
                 if not known.epoch:
-                    self._check_again(feed.topic)
+                    self.check_again(feed)
                 feed.position = position
                 self._deliver(feed, entry, position.epoch)
                 return
@@ -350,7 +359,7 @@ class Feeds:
         batches: dict[tuple[int, float], list[str]] = {}
         for topic in topics:
             feed = self._feeds.get(topic)
-            if feed is not None and feed.retained:
+            if feed is not None and feed.retained and not feed.idle:
                 batches.setdefault((self.port.shard(topic), feed.renew if renew else 0), []).append(topic)
         for (_, keep), names in batches.items():
             for start in range(0, len(names), CHUNK):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from time import monotonic
+from typing import cast
 
 from . import metrics, topics
+from .codec import Codec
 from .exceptions import EngineUnavailable
 from .feeds import Feed, Feeds
-from .mailboxes import Mailbox, Mailboxes
+from .isolation import Shared
+from .mailboxes import Body, Mailbox, Mailboxes
 from .positions import Entry
 
 logger = logging.getLogger(__name__)
@@ -20,16 +23,20 @@ WARN_EVERY = 10.0
 
 
 class GroupFeed(Feed):
-    """One group with local members: mailbox to the time its membership ends."""
+    """One group with local members: mailbox to the time its membership ends, none of them before `ends`."""
 
-    __slots__ = ("groups", "kept", "members", "name")
+    __slots__ = ("ends", "groups", "kept", "members")
 
-    def __init__(self, groups: Groups, name: str, retained: bool) -> None:
-        super().__init__(topics.group(name))
+    def __init__(self, groups: Groups, topic: str, retained: bool) -> None:
+        super().__init__(topic)
         self.groups = groups
-        self.name = name
         self.kept = retained
-        self.members: dict[Mailbox, float] = {}
+        self.members: dict[Mailbox[Body], float] = {}
+        self.ends = 0.0
+
+    @property
+    def name(self) -> str:
+        return topics.group_name(self.topic)
 
     @property
     def retained(self) -> bool:
@@ -48,10 +55,10 @@ class GroupFeed(Feed):
         return not self.members
 
     @property
-    def audience(self) -> Collection[Mailbox]:
+    def audience(self) -> Collection[Mailbox[Body]]:
         return self.members
 
-    def deliver(self, entry: Entry, epoch: str, served: Collection[Mailbox] = ()) -> None:
+    def deliver(self, entry: Entry, epoch: str, served: Collection[Mailbox[Body]] = ()) -> None:
         self.groups.deliver(self, entry.body, served)
 
     def gap(self, reason: str) -> bool:
@@ -75,7 +82,7 @@ class Groups:
         group_expiry: float,
         meta_ttl: float,
         keeps: Callable[[str], bool],
-        unseal: Callable[[bytes], bytes],
+        codec: Codec,
         gap_event: Callable[[str, str], bytes | None],
     ) -> None:
         self.expiry = expiry
@@ -84,84 +91,89 @@ class Groups:
         self._feeds = feeds
         self._mailboxes = mailboxes
         self._keeps = keeps
-        self._unseal = unseal
+        self._codec = codec
         self._gap_event = gap_event
-        self._groups: dict[str, GroupFeed] = {}
         self._warned: dict[str, float] = {}
 
+    def __iter__(self) -> Iterator[GroupFeed]:
+        return iter([feed for feed in self._feeds if isinstance(feed, GroupFeed) and feed.members])
+
     def __len__(self) -> int:
-        return len(self._groups)
+        return sum(1 for _ in self)
+
+    def _find(self, group: str) -> GroupFeed | None:
+        return cast("GroupFeed | None", self._feeds.get(topics.group(group)))
 
     async def add(self, group: str, channel: str) -> None:
         """Join; returns when the store has confirmed, or at once while it is away (the group heals by itself)."""
-        feed = self._groups.get(group)
-        known = feed is not None and self._feeds.get(feed.topic) is feed
-        if feed is None or not known:
-            feed = self._groups[group] = GroupFeed(self, group, self._keeps(group))
-        feed.members[self._mailboxes.get(channel)] = time.monotonic() + self._group_expiry
-        if known and feed.ready is None:
+        feed = known = self._find(group)
+        if feed is None:
+            feed = GroupFeed(self, topics.group(group), self._keeps(group))
+        until = monotonic() + self._group_expiry
+        if not feed.members:
+            feed.ends = until
+            if known is not None:
+                self._feeds.check_again(feed)
+        feed.members[self._mailboxes.get(channel)] = until
+        if known is not None and feed.ready is None:
             return
         try:
-            await (self._feeds.joined(feed) if known else self._feeds.join(feed))
+            await (self._feeds.join(feed) if known is None else self._feeds.joined(feed))
         except EngineUnavailable:
             logger.info("%s: joined while the store is away; it will be followed when the store is back", feed.topic)
 
     def discard(self, group: str, channel: str) -> None:
         """Leave; unknown groups and members are ignored."""
-        feed = self._groups.get(group)
-        if feed is None or channel not in self._mailboxes:
-            return
-        feed.members.pop(self._mailboxes.get(channel), None)
-        self._let_go(feed)
+        feed, box = self._find(group), self._mailboxes.find(channel)
+        if feed is not None and box is not None and feed.members.pop(box, None) is not None:
+            self._let_go(feed)
 
-    def forget(self, gone: list[Mailbox]) -> None:
+    def forget(self, gone: list[Mailbox[Body]]) -> None:
         """Take swept mailboxes out of every group."""
-        for feed in list(self._groups.values()):
+        for feed in self:
             for box in gone:
                 feed.members.pop(box, None)
             self._let_go(feed)
 
     def clear(self) -> None:
         """Empty every group; used by flush."""
-        for feed in list(self._groups.values()):
+        for feed in self:
             feed.members.clear()
-            self._let_go(feed)
+            self._feeds.leave(feed)
 
     def _let_go(self, feed: GroupFeed) -> None:
         if not feed.members:
-            self._groups.pop(feed.name, None)
             self._feeds.leave_soon(feed)
 
-    def deliver(self, feed: GroupFeed, sealed: bytes, served: Collection[Mailbox] = ()) -> None:
+    def deliver(self, feed: GroupFeed, sealed: bytes, served: Collection[Mailbox[Body]] = ()) -> None:
         try:
-            body = self._unseal(sealed)
+            raw = self._codec.unseal(sealed)
         except ValueError as error:
             UNREADABLE.inc()
             logger.warning("group %s: a message was skipped: %s", feed.name, error)
             return
-        now = time.monotonic()
+        now = monotonic()
+        if feed.ends < now:
+            self._end_memberships(feed, now)
+        body = Shared(raw, self._codec.loads) if len(feed.members) > 1 else raw
         item = (now + self.expiry, body)
         full = 0
-        expired = []
-        members = {box: feed.members[box] for box in feed.members if box not in served} if served else feed.members
-        for box, until in members.items():
-            if until < now and not self._renew(feed, box, now):
-                expired.append(box)
-            elif not box.put(item):
+        for box in [box for box in feed.members if box not in served] if served else feed.members:
+            if not box.put(item):
                 full += 1
-        for box in expired:
-            del feed.members[box]
-        if expired:
-            self._let_go(feed)
         if full:
             self._report_full(feed, full, now)
 
-    def _renew(self, feed: GroupFeed, box: Mailbox, now: float) -> bool:
+    def _end_memberships(self, feed: GroupFeed, now: float) -> None:
         """A membership past its end goes on while its consumer reads."""
-        if not box.waiting and now - box.left_at > self._group_expiry:
-            return False
-        feed.members[box] = now + self._group_expiry
-        return True
+        for box, until in list(feed.members.items()):
+            if until < now:
+                if box.waiting or now - box.left_at <= self._group_expiry:
+                    feed.members[box] = now + self._group_expiry
+                else:
+                    del feed.members[box]
+        feed.ends = min(feed.members.values(), default=0.0)
+        self._let_go(feed)
 
     def _report_full(self, feed: GroupFeed, full: int, now: float) -> None:
         DROPPED.inc(full, kind="group")
@@ -174,6 +186,6 @@ class Groups:
     def on_gap(self, feed: GroupFeed, reason: str) -> None:
         event = self._gap_event(feed.name, reason)
         if event is not None:
-            item = (time.monotonic() + self.expiry, event)
+            item = (monotonic() + self.expiry, event)
             for box in feed.members:
                 box.put(item)

@@ -240,6 +240,8 @@ class Hub:
         feed.members[subscriber] = member
         if first:
             self._tell(lambda observer: observer.on_first_viewer(channel))
+            if not joining:
+                feeds.check_again(feed)
         try:
             await (feeds.join(feed) if joining else feeds.joined(feed))
             return await self._welcome(feeds, feed, member, policy, since, history)

@@ -24,6 +24,7 @@ from .engines.base import Command, Flush, PlainAdd, PlainDrop, Publish, QueuePus
 from .exceptions import ConfigurationError, EngineUnavailable
 from .groups import DROPPED, UNREADABLE
 from .inboxes import BYTES, SIZE, Letter
+from .isolation import Shared
 from .live import History, LiveMethods
 from .node import Node
 
@@ -150,11 +151,10 @@ class LiveChannelLayer(LiveMethods, BaseChannelLayer):
                 box = node.mailbox(channel)
         if box is not None:
             while True:
-                body = box.take()
-                if body is None:
-                    body = await box.get()
+                body = await box.get()
                 try:
-                    return self.codec.loads(body)  # type: ignore[no-any-return]
+                    message: dict[str, Any] = body.message() if isinstance(body, Shared) else self.codec.loads(body)
+                    return message
                 except Exception as error:
                     self._skip(channel, error)
         while True:

@@ -6,11 +6,16 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
-Item = tuple[float, bytes]  # deadline on time.monotonic, body
+from .isolation import Shared
+
+Body = bytes | Shared
+B = TypeVar("B")
+Waiter = asyncio.Future[None]
 
 
-class Mailbox:
+class Mailbox(Generic[B]):
     """The unread messages of one channel on one loop. All calls are made on that loop.
 
     An item leaves only in the step that returns it, so a cancelled `get` neither loses nor repeats one.
@@ -25,9 +30,9 @@ class Mailbox:
         self.capacity = capacity
         self.left_at = 0.0
         self.quit = False
-        self._first: Item | None = None
-        self._more: deque[Item] | None = None
-        self._waiter: asyncio.Future[None] | list[asyncio.Future[None]] | None = None
+        self._first: tuple[float, B] | None = None
+        self._more: deque[tuple[float, B]] | None = None
+        self._waiter: Waiter | list[Waiter] | None = None
 
     def __len__(self) -> int:
         return (self._first is not None) + (len(self._more) if self._more else 0)
@@ -37,8 +42,8 @@ class Mailbox:
         """How many readers wait now."""
         return len(self._waiter) if isinstance(self._waiter, list) else int(self._waiter is not None)
 
-    def put(self, item: Item) -> bool:
-        """Append; False iff full: the oldest messages are kept, this one is not."""
+    def put(self, item: tuple[float, B]) -> bool:
+        """Append (deadline on time.monotonic, message); False iff full: the oldest are kept, this one is not."""
         if self._first is None:
             self._first = item
         else:
@@ -47,10 +52,11 @@ class Mailbox:
                 if len(self) >= self.capacity:
                     return False
             self._append(item)
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
         return True
 
-    def _append(self, item: Item) -> None:
+    def _append(self, item: tuple[float, B]) -> None:
         if self._first is None:
             self._first = item
         elif self._more is None:
@@ -58,7 +64,7 @@ class Mailbox:
         else:
             self._more.append(item)
 
-    def _pop(self) -> Item | None:
+    def _pop(self) -> tuple[float, B] | None:
         found, more = self._first, self._more
         if more is None:
             self._first = None
@@ -76,32 +82,34 @@ class Mailbox:
             found = True
         return found
 
-    def take(self) -> bytes | None:
+    def take(self) -> B | None:
         """The oldest unexpired message, or None."""
-        if self._first is None:
-            return None
-        now, found = time.monotonic(), None
-        while found is None and (item := self._pop()) is not None:
-            deadline, body = item
+        while self._first is not None:
+            deadline, body = self._first
+            if self._more is None:
+                self._first = None
+            else:
+                self._pop()
+            now = time.monotonic()
             if deadline > now:
-                found = body
-        self.left_at, self.quit = now, False
-        return found
+                self.left_at, self.quit = now, False
+                return body
+        return None
 
     def clear(self) -> None:
         self._first = self._more = None
 
-    def drain(self) -> list[bytes]:
+    def drain(self) -> list[B]:
         """Take everything that has not expired."""
         found = []
         while (body := self.take()) is not None:
             found.append(body)
         return found
 
-    async def get(self) -> bytes:
+    async def get(self) -> B:
         """The oldest message, waiting for one. May be cancelled at any moment without loss."""
         self.quit = False
-        while (body := self.take()) is None:
+        while self._first is None or (body := self.take()) is None:
             waiter = asyncio.get_running_loop().create_future()
             if self._waiter is None:
                 self._waiter = waiter
@@ -117,22 +125,18 @@ class Mailbox:
             finally:
                 if self._waiter is waiter:
                     self._waiter = None
-                elif self._waiter is not None:
+                else:
                     self._remove(waiter)
         return body
 
-    def _add(self, waiter: asyncio.Future[None]) -> None:
-        if self._waiter is None:
-            self._waiter = waiter
-        elif isinstance(self._waiter, list):
+    def _add(self, waiter: Waiter) -> None:
+        if isinstance(self._waiter, list):
             self._waiter.append(waiter)
-        else:
+        elif self._waiter is not None:
             self._waiter = [self._waiter, waiter]
 
-    def _remove(self, waiter: asyncio.Future[None]) -> None:
-        if self._waiter is waiter:
-            self._waiter = None
-        elif isinstance(self._waiter, list) and waiter in self._waiter:
+    def _remove(self, waiter: Waiter) -> None:
+        if isinstance(self._waiter, list) and waiter in self._waiter:
             self._waiter.remove(waiter)
             if not self._waiter:
                 self._waiter = None
@@ -150,22 +154,22 @@ class Mailboxes:
 
     def __init__(self, capacity: Callable[[str], int]) -> None:
         self._capacity = capacity
-        self._boxes: dict[str, Mailbox] = {}
+        self._boxes: dict[str, Mailbox[Body]] = {}
 
     def __len__(self) -> int:
         return len(self._boxes)
 
-    def __iter__(self) -> Iterator[Mailbox]:
+    def __iter__(self) -> Iterator[Mailbox[Body]]:
         return iter(list(self._boxes.values()))
 
     def __contains__(self, channel: str) -> bool:
         return channel in self._boxes
 
-    def find(self, channel: str) -> Mailbox | None:
+    def find(self, channel: str) -> Mailbox[Body] | None:
         """The mailbox if there is one."""
         return self._boxes.get(channel)
 
-    def get(self, channel: str) -> Mailbox:
+    def get(self, channel: str) -> Mailbox[Body]:
         box = self._boxes.get(channel)
         if box is None:
             box = self._boxes[channel] = Mailbox(channel, self._capacity(channel))
@@ -179,7 +183,7 @@ class Mailboxes:
         for box in self._boxes.values():
             box.clear()
 
-    def sweep(self, now: float, grace: float, patience: float) -> list[Mailbox]:
+    def sweep(self, now: float, grace: float, patience: float) -> list[Mailbox[Body]]:
         """Take out the mailboxes nobody will read again.
 
         That is: the last read was cancelled `grace` seconds ago and no other followed; or a message

@@ -25,7 +25,7 @@ from .feeds import Feed, Feeds
 from .groups import Groups
 from .hub import Hub
 from .inboxes import META_TTL, InboxFeed, Letter
-from .mailboxes import Mailbox, Mailboxes
+from .mailboxes import Body, Mailbox, Mailboxes
 from .positions import START, Entry
 from .queues import QueueReader
 from .subscriptions import ConsumerSubscription
@@ -102,7 +102,7 @@ class Node:
             group_expiry=options.group_expiry,
             meta_ttl=META_TTL,
             keeps=options.keeps_group,
-            unseal=layer.codec.unseal,
+            codec=layer.codec,
             gap_event=self._gap_event,
         )
 
@@ -157,7 +157,7 @@ class Node:
 
     # Channels
 
-    def mailbox(self, channel: str) -> Mailbox:
+    def mailbox(self, channel: str) -> Mailbox[Body]:
         return self.mailboxes.get(channel)
 
     def open_inbox(self, part: str) -> None:

@@ -56,7 +56,7 @@ class QueueReader:
     """
 
     def __init__(self, channel: str, feeds: Feeds, spawn: Spawn, expiry: float) -> None:
-        self.box = Mailbox(channel, sys.maxsize)  # holds what was asked for; the store minds the capacity
+        self.box: Mailbox[bytes] = Mailbox(channel, sys.maxsize)  # the store minds the capacity
         self.ended = False
         self._closing = False
         self._channel = channel

@@ -11,7 +11,7 @@ from typing import Any
 from .exceptions import EngineUnavailable
 from .feeds import Spawn
 from .hub import Hub
-from .mailboxes import Mailbox
+from .mailboxes import Body, Mailbox
 from .positions import Position
 from .publications import Publication
 
@@ -29,7 +29,7 @@ class ConsumerSubscription:
         self,
         hub: Hub,
         channel: str,
-        box: Mailbox,
+        box: Mailbox[Body],
         *,
         spawn: Spawn,
         dumps: Callable[[Any], bytes],

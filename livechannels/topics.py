@@ -36,6 +36,11 @@ def group(name: str) -> str:
     return "g/" + name
 
 
+def group_name(topic: str) -> str:
+    """The group of a group's topic."""
+    return topic[2:]
+
+
 def inbox(node: str) -> str:
     """The topic that carries what is sent to one node's `!` channels."""
     return "n/" + node
