@@ -12,6 +12,8 @@ import logging
 from collections.abc import Awaitable, Iterable
 from typing import Any
 
+from asgiref.sync import markcoroutinefunction
+
 from . import registry
 from .codes import INAPPROPRIATE_PROTOCOL, SHUTDOWN, Disconnect
 from .conf import settings
@@ -38,8 +40,10 @@ class LiveConsumer:
     def as_asgi(cls, **initkwargs: Any) -> Any:
         """The ASGI application: one instance for each connection, as Channels' consumers have it."""
 
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            await cls(**initkwargs)(scope, receive, send)
+        # Not `async`: a frame of its own for every connection would hold the scope.
+        @markcoroutinefunction
+        def application(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            return cls(**initkwargs)(scope, receive, send)
 
         functools.update_wrapper(application, cls, updated=())
         application.consumer_class = cls  # type: ignore[attr-defined]
@@ -82,19 +86,14 @@ class LiveConsumer:
         await socket.accept(subprotocol)
         session = ClientSession(node, socket, identity, self)
         session.open()
+        del socket, identity, offered
         try:
-            await _read(receive, session)
+            while (event := await receive())["type"] != "websocket.disconnect":
+                frame = event.get("text")
+                await session.receive(frame if frame is not None else event.get("bytes") or b"")
+                del event, frame
         finally:
             await session.end()
-
-
-async def _read(receive: Receive, session: ClientSession) -> None:
-    while True:
-        event = await receive()
-        if event["type"] == "websocket.disconnect":
-            return
-        frame = event.get("text")
-        await session.receive(frame if frame is not None else event.get("bytes") or b"")
 
 
 class WebSocket:

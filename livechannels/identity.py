@@ -16,6 +16,8 @@ from django.db.models import Model
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
+from .expiries import Expiries
+
 
 def session_hash(session_key: str) -> str:
     """How nodes name a session to each other: the key itself would let its reader sign in."""
@@ -54,8 +56,14 @@ class Identity:
 
     async def load_expiry(self) -> None:
         """Learn `expires_at`."""
-        if self._session_key is not None:
-            self.expires_at = await database_sync_to_async(_expiry)(_open_session(self._session_key))
+        if self._session_key is None:
+            return
+        session = _open_session(self._session_key)
+        if hasattr(session, "get_model_class"):
+            ends = await Expiries.here().expiry(self._session_key, database_sync_to_async(_expiries))
+            self.expires_at = timezone.now().timestamp() if ends is None else ends
+        else:
+            self.expires_at = await database_sync_to_async(_expiry)(session)
 
     async def reload(self) -> bool:
         """Fetch the user anew. False if the sign-in has ended: logout, expiry, deletion, deactivation, new password."""
@@ -76,9 +84,13 @@ class Identity:
         return (user if getattr(user, "is_active", user is not None) else None), None
 
 
-def _open_session(session_key: str) -> SessionBase:
+def _session_store() -> type[SessionBase]:
     store: type[SessionBase] = import_module(settings.SESSION_ENGINE).SessionStore
-    return store(session_key)
+    return store
+
+
+def _open_session(session_key: str) -> SessionBase:
+    return _session_store()(session_key)
 
 
 def _signed_in(session: SessionBase) -> Any:
@@ -99,10 +111,15 @@ def _signed_in(session: SessionBase) -> Any:
     return user
 
 
+def _expiries(session_keys: list[str]) -> dict[str, float]:
+    """Of sessions kept by a model."""
+    store: Any = _session_store()
+    found = store.get_model_class().objects.filter(session_key__in=session_keys)
+    return {key: ends.timestamp() for key, ends in found.values_list("session_key", "expire_date")}
+
+
 def _expiry(session: SessionBase) -> float | None:
-    model = getattr(session, "model", None)
-    if model is not None:
-        found = model.objects.filter(session_key=session.session_key).values_list("expire_date", flat=True).first()
-        return found.timestamp() if found is not None else timezone.now().timestamp()
+    if hasattr(session, "get_model_class"):
+        return _expiries([str(session.session_key)]).get(str(session.session_key), timezone.now().timestamp())
     stated = session.get("_session_expiry")
     return datetime.fromisoformat(stated).timestamp() if isinstance(stated, str) else None
