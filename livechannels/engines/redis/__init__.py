@@ -45,7 +45,7 @@ class RedisEngine:
     async def run_detached(self, command: Command[T]) -> T:
         if not (isinstance(command, Publish) and command.replicate) and (own := self._senders.port()) is not None:
             return await own.run(command)
-        return await self._outlet.run(lambda: self.run_sync(command))
+        return await self._outlet.run(lambda until: self._run_blocking(command, until))
 
     async def close_loop(self) -> None:
         own = self._senders.give_up()
@@ -53,11 +53,15 @@ class RedisEngine:
             await own.close()
 
     def run_sync(self, command: Command[T]) -> T:
+        return self._run_blocking(command)
+
+    def _run_blocking(self, command: Command[T], until: float | None = None) -> T:
         if isinstance(command, Flush):
             for shard in self._blocking:
-                drive(shard, command)
+                for part in shard.parts():
+                    drive(part, command)
             return None  # type: ignore[return-value]
-        return drive(self._blocking[shard_of(command.topic, len(self._blocking))], command)
+        return drive(self._blocking[shard_of(command.topic, len(self._blocking))], command, until)
 
     def close(self) -> None:
         for shard in self._blocking:

@@ -1,4 +1,4 @@
-"""Redis for callers without a loop of ours: a plain sync client, and one thread that serves passing event loops.
+"""Redis for callers without a loop of ours: plain sync clients, and one thread that serves passing event loops.
 
 Both belong to the process that made them; after a fork the engine makes new ones and touches nothing old.
 """
@@ -10,68 +10,67 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
-from ..base import Command, Publish
-from .connect import remedy, sync_client
+from ..base import Command, Flush, Publish
+from .connect import remedy
 from .operations import Operations, Request, unavailable
-from .replies import Lost, ReplyError, from_redis_py
+from .replies import Lost, ReplyError, from_redis_py, redirected_to
+from .servers import Client, Servers, deadline, time_left
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-ANSWER_WITHIN = 1.0
+CALL_WITHIN = 2.0
 START_WITHIN = 1.0
+BUSY_PAUSE = 0.05
 
 
 class BlockingShard:
-    """One Redis through redis-py's sync client. Thread-safe, as the client is."""
+    """One Redis for the calling thread, however many servers it is made of; `only` narrows it to one of them."""
 
-    def __init__(self, endpoint: Endpoint, operations: Operations) -> None:
+    def __init__(self, endpoint: Endpoint, operations: Operations, only: Client | None = None) -> None:
         self.operations = operations
         self._endpoint = endpoint
-        self._client: Any = None
-        self._lock = threading.Lock()
+        self._servers = Servers(endpoint)
+        self._only = only
         self._complained = ""
 
-    @property
-    def client(self) -> Any:
-        if self._client is None:
-            with self._lock:
-                if self._client is None:
-                    self._client = self._connect()
-        return self._client
+    def parts(self) -> list[BlockingShard]:
+        """One shard for each master."""
+        with self._finding():
+            return [BlockingShard(self._endpoint, self.operations, master) for master in self._servers.masters()]
 
     def examine(self) -> None:
         """Learn what this Redis allows, before requests are made for it. Raises EngineUnavailable."""
         if not self.operations.examined:
-            self.operations.examined = self.client is not None
+            with self._finding():
+                self._examine(self._client(""))
+            self.operations.examined = True
+            self._complained = ""
 
-    def _connect(self) -> Any:
+    @contextmanager
+    def _finding(self) -> Iterator[None]:
         try:
-            client = sync_client(self._endpoint, ANSWER_WITHIN)
-            self._examine(client)
-        except (RedisError, RedisClusterException, OSError) as error:
+            yield
+        except (RedisError, OSError, EngineUnavailable) as error:
+            self._servers.forget()
             text = f"{self._endpoint} cannot be reached: {remedy(str(error))}"
             if text != self._complained:
                 self._complained = text
                 logger.warning("%s", text)
             raise EngineUnavailable(text) from None
-        self._complained = ""
-        return client
 
-    def _examine(self, client: Any) -> None:
+    def _examine(self, client: Client) -> None:
         asked = time.monotonic()
-        told = client.execute_command("TIME")
-        seconds, micros = next(iter(told.values())) if isinstance(told, dict) else told  # a cluster's nodes all answer
+        seconds, micros = client.execute_command("TIME")
         self.operations.measure(seconds, micros, asked)
         try:
             info = client.execute_command("INFO", "replication")
@@ -80,64 +79,76 @@ class BlockingShard:
                 raise
             self.operations.compare_replids = False
         else:
-            if isinstance(info, dict) and self._endpoint.kind != "cluster":
-                self.operations.compare_replids = "master_replid" in info
+            self.operations.compare_replids = "master_replid" in info
+
+    def _client(self, key: str) -> Client:
+        return self._only or self._servers.of(key)
 
     def exchange(self, batch: list[Request]) -> list[Any]:
-        """Send requests and return their replies. Raises Lost or ReplyError."""
-        if len(batch) > 1 and not any(request.everywhere for request in batch):
-            return self._together(batch)
-        return [self._one(request) for request in batch]
+        """Send requests and return their replies. Raises Lost, ReplyError or EngineUnavailable."""
+        try:
+            clients = [self._client(request.key) for request in batch]
+        except (RedisError, OSError) as error:
+            self._servers.forget()
+            raise Lost(str(error), sent=False) from None
+        if len(batch) > 1 and all(client is clients[0] for client in clients):
+            return self._together(clients[0], batch)
+        return [self._one(*pair) for pair in zip(clients, batch, strict=True)]
 
-    def _together(self, batch: list[Request]) -> list[Any]:
+    def _together(self, client: Client, batch: list[Request]) -> list[Any]:
         """All on one connection, as WAIT needs it."""
-        client = self.client
-        if self._endpoint.kind == "cluster":
-            client = client.get_redis_connection(client.get_node_from_key(batch[0].key))
         replies: list[Any] = []
         for words in (Request.by_hash, Request.in_full):
-            try:
-                with client.pipeline(transaction=False) as pipe:
-                    for request in batch:
-                        pipe.execute_command(*words(request))
-                    replies = pipe.execute(raise_on_error=False)
-            except (RedisError, OSError) as error:
-                raise Lost(str(error), sent=_was_sent(error)) from None
+            with self._telling(), client.pipeline(transaction=False) as pipe:
+                for request in batch:
+                    pipe.execute_command(*words(request))
+                replies = pipe.execute(raise_on_error=False)
             if not any(isinstance(reply, NoScriptError) for reply in replies):
                 break
         for reply in replies:
-            if isinstance(reply, ReadOnlyError):
-                raise Lost(str(reply), sent=False)
             if isinstance(reply, Exception):
-                raise from_redis_py(reply)
+                with self._telling():
+                    raise reply
         return replies
 
-    def _one(self, request: Request) -> Any:
-        client = self.client
-        try:
+    def _one(self, client: Client, request: Request) -> Any:
+        while True:
             try:
-                return client.execute_command(*request.by_hash(), **self._options(request))
-            except NoScriptError:
-                return client.execute_command(*request.in_full(), **self._options(request))
-        except ReadOnlyError as error:
-            client.connection_pool.disconnect()
-            raise Lost(str(error), sent=False) from None
-        except ResponseError as error:
-            raise from_redis_py(error) from None
-        except RedisTimeoutError as error:
-            raise Lost(str(error), sent="connect" not in str(error).lower()) from None
-        except (RedisConnectionError, OSError) as error:
-            raise Lost(str(error), sent=_was_sent(error)) from None
-        except RedisError as error:
-            raise Lost(str(error), sent=False) from None
+                with self._telling():
+                    try:
+                        return client.execute_command(*request.by_hash())
+                    except NoScriptError:
+                        return client.execute_command(*request.in_full())
+            except ReplyError as error:
+                if error.code == "ASK":
+                    return self._together(
+                        self._servers.at(redirected_to(error)), [Request(request.key, ("ASKING",)), _whole(request)]
+                    )[1]
+                if not error.busy:
+                    raise
+                time.sleep(min(BUSY_PAUSE, time_left()))
 
-    def _options(self, request: Request) -> dict[str, Any]:
-        return {"target_nodes": "primaries"} if request.everywhere and self._endpoint.kind == "cluster" else {}
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Errors of redis-py as ours; after one that says so, or none that says why, the masters are found anew."""
+        try:
+            yield
+        except ResponseError as error:
+            told = from_redis_py(error)
+            if told.code == "MOVED" or told.path_is_wrong:
+                self._servers.forget()
+                raise Lost(str(told), sent=False) from None
+            raise told from None
+        except (RedisError, OSError) as error:
+            self._servers.forget()
+            raise Lost(str(error), sent=_was_sent(error)) from None
 
     def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        self._servers.close()
+
+
+def _whole(request: Request) -> Request:
+    return Request(request.key, request.in_full())
 
 
 def _was_sent(error: Exception) -> bool:
@@ -145,16 +156,22 @@ def _was_sent(error: Exception) -> bool:
     return not any(word in text for word in ("connecting", "refused", "no such file", "not known", "no master"))
 
 
-def drive(shard: BlockingShard, command: Command[T]) -> T:
-    """Run a command to its result on the calling thread. Raises EngineUnavailable within two seconds."""
-    shard.examine()
+def drive(shard: BlockingShard, command: Command[T], until: float | None = None) -> T:
+    """Run a command to its result on the calling thread.
+
+    Raises EngineUnavailable by `until` on `time.monotonic`, or within two seconds; a Flush has them for each step.
+    """
+    until = until or time.monotonic() + CALL_WITHIN
+    with deadline(until):
+        shard.examine()
     operation = shard.operations.make(command)
     batch = next(operation)
     repeated = False
     while True:
         try:
             try:
-                replies = shard.exchange(batch)
+                with deadline(time.monotonic() + CALL_WITHIN if isinstance(command, Flush) else until):
+                    replies = shard.exchange(batch)
             except Lost as error:
                 if repeated:
                     raise
@@ -170,8 +187,8 @@ def drive(shard: BlockingShard, command: Command[T]) -> T:
 
 
 class _Job(NamedTuple):
-    until: float
-    work: Callable[[], Any]
+    asked: float
+    work: Callable[[float], Any]
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[Any]
 
@@ -184,11 +201,14 @@ class Outlet:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Run `work` on the thread; the calling loop goes on meanwhile. EngineUnavailable if it cannot start soon."""
+    async def run(self, work: Callable[[float], T]) -> T:
+        """Run `work` on the thread and tell it when to have ended; the calling loop goes on meanwhile.
+
+        Raises EngineUnavailable if it cannot start soon.
+        """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
-        self._jobs.put(_Job(time.monotonic() + START_WITHIN, work, loop, answer))
+        self._jobs.put(_Job(time.monotonic(), work, loop, answer))
         if self._thread is None:
             self._start()
         return await answer  # type: ignore[no-any-return]
@@ -203,9 +223,9 @@ class Outlet:
         while True:
             job = self._jobs.get()
             try:
-                if time.monotonic() > job.until:
+                if time.monotonic() > job.asked + START_WITHIN:
                     raise EngineUnavailable("Redis is too slow or away: the request was not sent in time")
-                outcome, error = job.work(), None
+                outcome, error = job.work(job.asked + CALL_WITHIN), None
             except BaseException as caught:
                 outcome, error = None, caught
             try:

@@ -15,10 +15,10 @@ from redis.exceptions import RedisError
 from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
 from ..base import Health
-from .connect import CONNECT_WITHIN, Address, close_connection, mind_cancellation, open_connection
+from .connect import CONNECT_WITHIN, close_connection, mind_cancellation, open_connection
 from .link import WAIT_FOR_PATH, Link
 from .operations import Operations, Request
-from .replies import Lost, ReplyError
+from .replies import Address, Lost, ReplyError, redirected_to, slot_owners
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class ClusterShard:
             except ReplyError as error:
                 if error.is_redirect:
                     self._stale.set()
-                    link, asking = await self._linked(_address(str(error))), error.code == "ASK"
+                    link, asking = await self._linked(redirected_to(error)), error.code == "ASK"
                 elif error.busy:
                     await asyncio.sleep(BUSY_PAUSE)
                 else:
@@ -172,7 +172,7 @@ class ClusterShard:
                 continue
             finally:
                 await close_connection(connection)
-            owners = _owners(ranges, address[0])
+            owners = slot_owners(ranges, address[0])
             if owners is not None:
                 return owners
             problems.append(f"{address[0]}:{address[1]} does not know the whole cluster yet")
@@ -229,18 +229,3 @@ class ClusterShard:
 def _finish(confirmed: asyncio.Future[None]) -> None:
     if not confirmed.done():
         confirmed.set_result(None)
-
-
-def _address(text: str) -> Address:
-    host, _, port = text.split(" ")[2].rpartition(":")
-    return host, int(port)
-
-
-def _owners(ranges: Any, asked: str) -> list[Address] | None:
-    """Slot to master from CLUSTER SLOTS; None if some slot has none. An empty host means the one we asked."""
-    owners: list[Address | None] = [None] * 16384
-    for first, last, master, *_ in ranges:
-        host = master[0].decode() if master[0] else ""
-        address = (host if host not in ("", "?") else asked, int(master[1]))
-        owners[first : last + 1] = [address] * (last + 1 - first)
-    return owners if all(owner is not None for owner in owners) else None  # type: ignore[return-value]

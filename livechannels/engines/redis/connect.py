@@ -1,4 +1,4 @@
-"""Connections to an endpoint through redis-py: async ones for a wire, and the sync client."""
+"""Connections to an endpoint through redis-py, for a wire."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
+from .replies import Address
 from .wire import CLOSE_WITHIN
 
 logger = logging.getLogger(__name__)
@@ -23,10 +24,9 @@ NOT_OURS = ("max_connections", "retry", "retry_on_timeout", "retry_on_error", "h
             "decode_responses", "encoding", "socket_timeout", "socket_connect_timeout", "single_connection_client",
             "connection_class", "path")  # fmt: skip
 
-Address = tuple[str, int]
 
-
-def _kwargs(connection: Mapping[str, Any]) -> dict[str, Any]:
+def connection_arguments(connection: Mapping[str, Any]) -> dict[str, Any]:
+    """redis-py's arguments for one connection: what the settings say, and what is ours to say."""
     ours = {name: value for name, value in connection.items() if name not in NOT_OURS}
     return ours | {
         "socket_connect_timeout": CONNECT_WITHIN,
@@ -40,7 +40,7 @@ def _kwargs(connection: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _make(endpoint: Endpoint, address: Address | None) -> AbstractConnection:
-    kwargs = _kwargs(endpoint.connection)
+    kwargs = connection_arguments(endpoint.connection)
     if endpoint.path:
         return UnixDomainSocketConnection(path=endpoint.path, **kwargs)
     host, port = address or endpoint.addresses[0]
@@ -125,38 +125,9 @@ async def find_master(endpoint: Endpoint) -> Address:
 
 
 async def _open_sentinel(endpoint: Endpoint, host: str, port: int) -> AbstractConnection:
-    kwargs = _kwargs(endpoint.sentinel)
+    kwargs = connection_arguments(endpoint.sentinel)
     connection = (SSLConnection if endpoint.sentinel.get("ssl") else Connection)(host=host, port=port, **{
         name: value for name, value in kwargs.items() if name != "ssl"
     })  # fmt: skip
     await _connect(connection)
     return connection
-
-
-def sync_client(endpoint: Endpoint, timeout: float) -> Any:
-    """The redis-py client for plain synchronous code. Connects on first use; never retries by itself."""
-    import redis
-    from redis.retry import Retry as SyncRetry
-
-    kwargs = _kwargs(endpoint.connection) | {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": CONNECT_WITHIN,
-        "retry": SyncRetry(NoBackoff(), 0),
-    }
-    if endpoint.kind == "sentinel":
-        from redis.sentinel import Sentinel
-
-        retry = SyncRetry(NoBackoff(), 0)
-        sentinel_kwargs = dict(endpoint.sentinel) | {"socket_timeout": CONNECT_WITHIN, "retry": retry}
-        finder: Any = cast(Any, Sentinel)(list(endpoint.addresses), sentinel_kwargs=sentinel_kwargs)
-        return finder.master_for(endpoint.master, ssl=endpoint.tls, **kwargs)
-    if endpoint.kind == "cluster":
-        from redis.cluster import ClusterNode, RedisCluster
-
-        nodes = [cast(Any, ClusterNode)(host, port) for host, port in endpoint.addresses]
-        kwargs.pop("db", None)
-        return RedisCluster(startup_nodes=nodes, ssl=endpoint.tls, **{k: v for k, v in kwargs.items() if k != "retry"})
-    if endpoint.path:
-        return redis.Redis(unix_socket_path=endpoint.path, **kwargs)
-    host, port = endpoint.addresses[0]
-    return redis.Redis(host=host, port=port, ssl=endpoint.tls, **kwargs)

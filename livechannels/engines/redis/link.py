@@ -17,9 +17,9 @@ from typing import Any
 from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
 from ..base import Health
-from .connect import Address, close_connection, find_master, open_connection
+from .connect import close_connection, find_master, open_connection
 from .operations import Operations, Request
-from .replies import Lost, ReplyError
+from .replies import Address, Lost, ReplyError
 from .wire import ProtocolWire, StreamWire, Subscriber, Wire
 
 logger = logging.getLogger(__name__)

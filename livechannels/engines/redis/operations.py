@@ -39,7 +39,6 @@ class Request(NamedTuple):
     key: str
     args: tuple[Any, ...]
     script: Script | None = None
-    everywhere: bool = False
 
     def by_hash(self) -> tuple[Any, ...]:
         return self.args if self.script is None else ("EVALSHA", self.script.sha, *self.args)
@@ -458,7 +457,7 @@ class Operations:
         for pattern in self.keys.flushed():
             cursor = b"0"
             while True:
-                replies = yield [Request("", ("SCAN", cursor, "MATCH", pattern, "COUNT", 500), everywhere=True)]
+                replies = yield [Request("", ("SCAN", cursor, "MATCH", pattern, "COUNT", 500))]
                 cursor, found = replies[0]
                 if found:
                     yield [Request(key.decode(), ("DEL", key)) for key in found]

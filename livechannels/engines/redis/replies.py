@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+Address = tuple[str, int]
+
 
 class ReplyError(Exception):
     """An error reply; `code` is its first word, such as READONLY or NOSCRIPT."""
@@ -48,3 +52,19 @@ def from_redis_py(error: Exception) -> ReplyError:
     """The reply behind an error class of redis-py, which takes the code out of the text."""
     code, text = _CODES.get(type(error).__name__, ""), str(error)
     return ReplyError(text if text.startswith(code) else f"{code} {text}")
+
+
+def redirected_to(error: ReplyError) -> Address:
+    """The address in a MOVED or ASK."""
+    host, _, port = str(error).split(" ")[2].rpartition(":")
+    return host, int(port)
+
+
+def slot_owners(ranges: Any, asked: str) -> list[Address] | None:
+    """Slot to master from CLUSTER SLOTS; None if some slot has none. An empty host means the one we asked."""
+    owners: list[Address | None] = [None] * 16384
+    for first, last, master, *_ in ranges:
+        host = master[0].decode() if master[0] else ""
+        address = (host if host not in ("", "?") else asked, int(master[1]))
+        owners[first : last + 1] = [address] * (last + 1 - first)
+    return owners if all(owner is not None for owner in owners) else None  # type: ignore[return-value]
