@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Iterator
 
-from livechannels import options
+import pytest
+import redis
+
+from livechannels import options, topics
+from livechannels.engines.base import Publish, Retention
 from livechannels.engines.redis import RedisEngine, link
+from livechannels.exceptions import EngineUnavailable
+from tests.conftest import SERVER, start_or_skip
 from tests.engines.conftest import Recorder
+from tests.servers import RedisServer, wait_until
 from tests.topologies import SentinelSet
 
 
@@ -27,3 +36,47 @@ async def test_sentinels_that_do_not_answer_break_no_path_to_a_good_master(monke
             for sentinel in topology.sentinels:
                 sentinel.thaw()
             await port.close()
+
+
+@pytest.fixture
+def loading() -> Iterator[RedisServer]:
+    """A server that has come back and needs some seconds to read what it saved, answering meanwhile."""
+    server = start_or_skip(SERVER, "--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024")
+    try:
+        with server.client as client:
+            for number in range(300):
+                client.set(f"k{number}", os.urandom(2000))
+            client.save()
+        server.kill()
+        server.process.spawn()
+
+        def refuses() -> bool:
+            try:
+                server.command("GET", "k")
+            except redis.exceptions.BusyLoadingError:
+                return True
+            return False
+
+        wait_until(refuses, "an answer while loading")
+        yield server
+    finally:
+        server.stop()
+
+
+async def test_a_server_that_loads_is_not_there_yet(loading: RedisServer, prefix: str) -> None:
+    engine = RedisEngine(options.parse({"hosts": [loading.url], "prefix": prefix}))
+    heard = Recorder()
+    port = engine.port(heard, "node")
+    refused = 0
+    try:
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    await port.run(Publish(topics.group("room"), b"x", Retention(100, 60, 120)))
+                    break
+                except EngineUnavailable:
+                    refused += 1
+        assert refused > 0
+        assert (len(heard.resumed), heard.interruptions) == (1, 0)
+    finally:
+        await port.close()

@@ -238,6 +238,8 @@ class Link:
 
     async def _examine(self, wire: Wire) -> None:
         """Check that this is a master we can use, and learn its clock."""
+        # A server that loads its data answers TIME, INFO and PUBLISH; scripts only when it is ready.
+        await wire.call("EVAL", "return 1", 0)
         asked = time.monotonic()
         seconds, micros = await wire.call("TIME")
         self.operations.measure(seconds, micros, asked)
