@@ -162,8 +162,7 @@ class Operations:
 
     def payload(self, command: base.Publish) -> bytes:
         """A stored message: 11 characters of id, 13 digits of server time in ms, the body."""
-        if not command.id:
-            command.id = self.new_id()
+        command.id = command.id or self.new_id()
         return f"{command.id}{self._now_ms():013d}".encode() + command.body
 
     def new_id(self) -> str:
@@ -211,9 +210,10 @@ class Operations:
             or time.monotonic() > form.until
         ):
             return None
-        payload = self.payload(command)
-        return b"%b$%d\r\n%b\r\n%b%b\r\n%b" % (
-            form.head, len(payload), payload, form.middle, self.new_epoch().encode(), form.tail
+        command.id = command.id or self.new_id()
+        return b"%b$%d\r\n%b%013d%b\r\n%b%b\r\n%b" % (
+            form.head, HEADER + len(command.body), command.id.encode(), self._now_ms(), command.body,
+            form.middle, self.new_epoch().encode(), form.tail,
         )  # fmt: skip
 
     def _publish_bare(self, command: base.Publish) -> Operation[base.Published]:

@@ -71,12 +71,18 @@ class RedisPort:
         self._tasks = [loop.create_task(shard.run(), name="livechannels-redis-link") for shard in self._shards]
 
     def _make(self, endpoint: Endpoint, operations: Operations) -> Shard:
+        topic = operations.keys.topic
+
         def on_message(name: str, data: bytes) -> None:
-            self._on_message(operations, name, data)
+            message = parse_message(data)
+            if message is None:
+                UNKNOWN_FORMAT.inc()
+            else:
+                self.listener.on_message(topic(name), *message)
 
         def on_path(up: bool, names: list[str]) -> None:
             if up:
-                self.listener.on_resumed([operations.keys.topic(name) for name in names])
+                self.listener.on_resumed([topic(name) for name in names])
             else:
                 self.listener.on_interrupted()
 
@@ -86,13 +92,6 @@ class RedisPort:
             return ClusterShard(endpoint, operations, on_message=on_message, on_path=on_path)
         return Link(endpoint, operations, on_message=on_message, on_path=on_path)
 
-    def _on_message(self, operations: Operations, name: str, data: bytes) -> None:
-        message = parse_message(data)
-        if message is None:
-            UNKNOWN_FORMAT.inc()
-            return
-        self.listener.on_message(operations.keys.topic(name), *message)
-
     @property
     def health(self) -> Health:
         worst = [shard.health for shard in self._shards if not shard.health.ok]
@@ -101,15 +100,11 @@ class RedisPort:
         return found._replace(rewind_detection=rewind)
 
     def _shard(self, topic: str) -> Shard:
-        return self._shards[shard_of(topic, len(self._shards))]
+        shards = self._shards
+        return shards[0] if len(shards) == 1 else shards[shard_of(topic, len(shards))]
 
     async def run(self, command: Command[T]) -> T:
         """Run a command, once more after a lost answer: doing it twice is doing it once. Two seconds in all."""
-        if isinstance(command, Flush):
-            for shard in self._shards:
-                for part in shard.parts():
-                    await self._drive(part, command)
-            return None  # type: ignore[return-value]
         shard, first = self._shard(command.topic), None
         if isinstance(command, Publish):
             if command.replicate:
@@ -121,6 +116,11 @@ class RedisPort:
                     return shard.operations.published(await first)  # type: ignore[return-value]
                 except (Lost, ReplyError):
                     pass  # `_drive` meets it again, and knows what to do
+        elif isinstance(command, Flush):
+            for shard in self._shards:
+                for part in shard.parts():
+                    await self._drive(part, command)
+            return None  # type: ignore[return-value]
         return await self._drive(shard, command, first)
 
     async def _drive(self, shard: Shard, command: Command[T], first: asyncio.Future[Any] | None = None) -> T:
