@@ -334,15 +334,17 @@ class Operations:
         repeated = answer.startswith(b"REPEATED ")
         return base.Published(_parse_position(answer.removeprefix(b"REPEATED ")), plain, repeated)
 
-    def _read(self, command: base.Read) -> Operation[Slice]:
-        request = _script(
+    def _read_request(self, command: base.Read) -> Request:
+        return _script(
             scripts.READ,
             [self.keys.record(command.topic), self.keys.stream(command.topic)],
             command.since.offset, command.limit, int(command.reverse), int(command.create), self.new_epoch(),
             int(self.compare_replids), _ms(command.renew) if command.renew else 0,
             command.since.epoch if command.witness else "",
         )  # fmt: skip
-        (reply,) = yield [request]
+
+    def _read(self, command: base.Read) -> Operation[Slice]:
+        (reply,) = yield [self._read_request(command)]
         epoch, offset, record, now, found = reply
         entries = [Entry(int(name[2:]), int(raw[11:HEADER]), raw[HEADER:], raw[:11]) for name, (_, raw) in found]
         if command.max_age:
@@ -356,10 +358,16 @@ class Operations:
         records = [self.keys.record(topic) for topic in command.topics]
         replies = yield [Request(record, ("HMGET", record, "e", "o", "p")) for record in records]
         if command.renew:
-            # A group with plain members has a record that may have to live longer than this.
-            alive = [record for record, (epoch, _, plain) in zip(records, replies, strict=True) if epoch and not plain]
-            if alive:
-                yield [Request(record, ("PEXPIRE", record, _ms(command.renew))) for record in alive]
+            # A record with plain members may have to live longer than this, and a read shortens no life.
+            renewals = [
+                self._read_request(base.Read(topic, limit=0, renew=command.renew))
+                if plain
+                else Request(record, ("PEXPIRE", record, _ms(command.renew)))
+                for topic, record, (epoch, _, plain) in zip(command.topics, records, replies, strict=True)
+                if epoch
+            ]
+            if renewals:
+                yield renewals
         return [Position(epoch.decode(), int(offset)) if epoch else START for epoch, offset, _ in replies]
 
     def _trim(self, command: base.Trim) -> Operation[None]:
