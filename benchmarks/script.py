@@ -40,8 +40,8 @@ KEPT = Retention(100, 60, 65)
 BODY = b"x" * 1000
 WINDOW = 16
 """Calls in one pipeline: Redis is then busy enough to have its code in the cache, as it has under load."""
-TURNS = 7
-"""Into how many samples one is cut: the shorter the turns, the fairer a busy machine is to all."""
+TURN = 10 * WINDOW
+"""Calls of one contender before it is the next one's turn: the shorter, the fairer a busy machine is to all."""
 
 
 class Calls:
@@ -143,8 +143,8 @@ def main() -> None:
     print(conditions("redis-server"), flush=True)
     with RedisServer("redis") as server:
         calls = Calls(server)
-        number = 320 if args.quick else 1600
-        interleave(scripts, "publish", TURNS * args.repeats, lambda contender: calls.measure(contender, number))
+        turns = args.repeats * (10 if args.quick else 50)
+        interleave(scripts, "publish", turns, lambda contender: calls.measure(contender, TURN))
         number = 4000 if args.quick else 12000
         interleave(path, "path", args.repeats, lambda contender: asyncio.run(_path(server.url, contender, number)))
 

@@ -16,6 +16,7 @@ from livechannels.engines.redis.blocking import BlockingShard
 from livechannels.engines.redis.keys import Keys
 from livechannels.engines.redis.operations import Operations
 from livechannels.engines.redis.replies import Lost
+from livechannels.exceptions import LeaseLost
 from livechannels.positions import Position
 from tests.engines.conftest import Recorder
 from tests.servers import RedisServer
@@ -83,11 +84,31 @@ def test_no_name_for_an_epoch_is_sent_twice(engine: RedisEngine, key: str | None
     assert names[0] not in again.args
 
 
+@pytest.mark.parametrize(
+    ("ago", "holds"), [(0, True), (5_000, True), (10_000, False), (11_000, False), (-1_000, False), (None, False)]
+)
+@pytest.mark.parametrize("key", [None, "once"])
+def test_a_fence_holds_from_its_renewal_until_it_expires(
+    engine: RedisEngine, redis_server: RedisServer, ago: int | None, holds: bool, key: str | None
+) -> None:
+    """`ago`: how long before now, by the server's clock, a lease of 10 s was renewed; None: nobody knows."""
+    token = engine.run_sync(LeaseAcquire(GROUP, "session", "holder", 10)).token
+    assert token
+    lease = shard_of(engine).operations.keys.lease(GROUP)
+    redis_server.command(*(("PERSIST", lease) if ago is None else ("PEXPIRE", lease, 86_400_000 - ago)))
+    fenced = Publish(GROUP, b"x", KEEP, Fence("session", token), key)
+    if holds:
+        assert engine.run_sync(fenced).position
+    else:
+        with pytest.raises(LeaseLost):
+            engine.run_sync(fenced)
+
+
 class TestWhatAPublishCallsOnTheServer:
     """Commands are most of the script's cost; who asks for nothing more pays for nothing more."""
 
     PLAIN = ("HINCRBY", "HMGET", "INFO", "XADD", "PUBLISH")
-    FENCE = ("HMGET", "TIME")
+    FENCE = ("HMGET", "PTTL")
 
     def called(self, engine: RedisEngine, server: RedisServer, command: Publish) -> tuple[str, ...]:
         engine.run_sync(Publish(command.topic, b"first", KEEP))
