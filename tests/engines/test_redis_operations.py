@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from livechannels import options, topics
-from livechannels.engines.base import Fence, LeaseAcquire, PlainAdd, Publish, Published, Read, Retention
+from livechannels.engines.base import Fence, LeaseAcquire, PlainAdd, Positions, Publish, Published, Read, Retention
 from livechannels.engines.redis import RedisEngine, operations
 from livechannels.engines.redis.blocking import BlockingShard
 from livechannels.engines.redis.keys import Keys
@@ -134,6 +134,18 @@ class TestWhatAPublishCallsOnTheServer:
         once = Publish(GROUP, b"x", KEEP, key="key")
         assert self.called(engine, redis_server, once) == ("GET", *self.PLAIN, "SET")
         assert self.called(engine, redis_server, once) == ("GET",)
+
+
+@pytest.mark.parametrize(("member", "least", "most"), [(None, 590, 600), (1, 590, 600), (3600, 3590, 3600)])
+def test_nodes_keep_the_record_of_a_group_whoever_stands_in_it(
+    engine: RedisEngine, redis_server: RedisServer, member: float | None, least: int, most: int
+) -> None:
+    """It was left to the plain members' time to live, so that an idle group lost its position, which is a gap."""
+    placed = engine.run_sync(Publish(GROUP, b"x", Retention(100, 1, 1))).position
+    if member is not None:
+        engine.run_sync(PlainAdd(GROUP, "worker", member))
+    assert engine.run_sync(Positions(GROUP, [GROUP], renew=600)) == [placed]
+    assert least <= redis_server.command("TTL", shard_of(engine).operations.keys.record(GROUP)) <= most
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
