@@ -37,7 +37,7 @@ class Feed:
     `position` is None until it is known, and stays None for a topic without history.
     """
 
-    __slots__ = ("busy", "filling", "held", "position", "ready", "topic")
+    __slots__ = ("busy", "filling", "held", "joining", "position", "topic")
 
     def __init__(self, topic: str, position: Position | None = None) -> None:
         self.topic = topic
@@ -45,7 +45,7 @@ class Feed:
         self.filling = False
         self.busy = False
         self.held: deque[tuple[Position, Entry]] | None = None
-        self.ready: asyncio.Future[None] | None = None
+        self.joining: list[asyncio.Future[None]] | None = None
 
     @property
     def retained(self) -> bool:
@@ -104,6 +104,7 @@ class Feeds:
         self._on_path = on_path
         self._feeds: dict[str, Feed] = {}
         self._unchecked: set[str] = set()
+        self._joining: dict[int, list[Feed]] = {}
         self._leaving: list[Feed] = []
         self._delivered: deque[bytes] = deque(maxlen=REMEMBERED)
         self._served: dict[bytes, tuple[float, Collection[Any]]] = {}
@@ -127,30 +128,81 @@ class Feeds:
         settles by itself when the store is back, and so it does after a cancellation: others may want it too.
         """
         self._feeds[feed.topic] = feed
-        feed.ready = asyncio.get_running_loop().create_future()
-        feed.filling = feed.retained
-        try:
-            confirmed = self.port.subscribe(feed.topic)
-            if feed.retained:
-                try:
-                    await self._settle(feed)
-                except BaseException:
-                    self._start_fill(feed)
-                    raise
-                finally:
-                    await confirmed
-                self.check_again(feed)
-            else:
-                await confirmed
-        finally:
-            ready, feed.ready = feed.ready, None
-            if not ready.done():
-                ready.set_result(None)
+        feed.filling = feed.busy = feed.retained
+        feed.joining = [joined := asyncio.get_running_loop().create_future()]
+        shard = self.port.shard(feed.topic)
+        if shard in self._joining:
+            self._joining[shard].append(feed)
+        else:
+            self._joining[shard] = [feed]
+            self._spawn(self._join_together(shard), "livechannels-join")
+        await joined
 
     async def joined(self, feed: Feed) -> None:
         """Wait until a `join` of this feed begun elsewhere has ended, well or not."""
-        if feed.ready is not None:
-            await asyncio.shield(feed.ready)
+        if feed.joining is not None:
+            feed.joining.append(joined := asyncio.get_running_loop().create_future())
+            try:
+                await joined
+            except EngineUnavailable:
+                logger.debug("%s: joined by another while the store is away", feed.topic)
+
+    async def _join_together(self, shard: int) -> None:
+        """The joins of one turn: they are subscribed to in one write, and their positions read at the same time."""
+        feeds = self._joining.pop(shard)
+        problem: EngineUnavailable | None = EngineUnavailable("joining was cut short")
+        try:
+            confirmed = self.port.subscribe(*[feed.topic for feed in feeds])
+            try:
+                await self._settle_all([feed for feed in feeds if feed.retained])
+            finally:
+                await confirmed
+            problem = None
+        except EngineUnavailable as error:
+            problem = error
+        finally:
+            for feed in feeds:
+                self._joined(feed, problem)
+
+    def _joined(self, feed: Feed, problem: EngineUnavailable | None) -> None:
+        if feed.filling and not feed.busy:
+            self._start_fill(feed)
+        elif feed.retained:
+            self.check_again(feed)
+        waiting, feed.joining = feed.joining or (), None
+        for joined in waiting:
+            if not joined.done():
+                joined.set_exception(problem) if problem is not None else joined.set_result(None)
+
+    async def _settle_all(self, feeds: list[Feed]) -> None:
+        fresh = [feed for feed in feeds if feed.position is None and not feed.create]
+        reads: list[Coroutine[Any, Any, None]] = [
+            self._place(fresh[start : start + CHUNK]) for start in range(0, len(fresh), CHUNK)
+        ]
+        reads += [self._settle(feed) for feed in feeds if feed.position is not None or feed.create]
+        if len(reads) == 1:
+            await reads[0]
+        else:
+            for outcome in await asyncio.gather(*reads, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+
+    async def _place(self, feeds: list[Feed]) -> None:
+        """Let feeds begin where the store is: then the position is all there is to read."""
+        try:
+            found = await self.port.run(Positions(feeds[0].topic, [feed.topic for feed in feeds]))
+        finally:
+            for feed in feeds:
+                feed.busy = False
+        for feed, position in zip(feeds, found, strict=True):
+            feed.position = position
+            self._replay(feed)
+
+    async def _settle(self, feed: Feed) -> None:
+        try:
+            await self._catch_up(feed)
+        finally:
+            feed.busy = False
 
     def leave_soon(self, feed: Feed) -> None:
         """Unsubscribe a moment from now, unless somebody joins again meanwhile."""
@@ -160,23 +212,16 @@ class Feeds:
 
     def _leave(self) -> None:
         leaving, self._leaving = self._leaving, []
-        for feed in leaving:
-            if feed.idle:
-                self.leave(feed)
+        self.leave([feed for feed in leaving if feed.idle])
 
-    def leave(self, feed: Feed) -> None:
-        """Follow a topic no more; whoever joins again begins anew."""
-        if self._feeds.get(feed.topic) is feed:
+    def leave(self, feeds: list[Feed]) -> None:
+        """Follow these no more; whoever joins again begins anew."""
+        gone = {feed.topic: feed for feed in feeds if self._feeds.get(feed.topic) is feed}
+        for feed in gone.values():
             del self._feeds[feed.topic]
-            self.port.unsubscribe(feed.topic)
             feed.left()
-
-    async def _settle(self, feed: Feed) -> None:
-        feed.busy = True
-        try:
-            await self._catch_up(feed)
-        finally:
-            feed.busy = False
+        if gone:
+            self.port.unsubscribe(*gone)
 
     def check_again(self, feed: Feed) -> None:
         """Look once more in a moment, unless nobody wants this feed by then."""

@@ -101,6 +101,9 @@ class Groups:
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def __contains__(self, group: object) -> bool:
+        return isinstance(group, str) and self._find(group) is not None
+
     def _find(self, group: str) -> GroupFeed | None:
         return cast("GroupFeed | None", self._feeds.get(topics.group(group)))
 
@@ -115,7 +118,7 @@ class Groups:
             if known is not None:
                 self._feeds.check_again(feed)
         feed.members[self._mailboxes.get(channel)] = until
-        if known is not None and feed.ready is None:
+        if known is not None and feed.joining is None:
             return
         try:
             await (self._feeds.join(feed) if known is None else self._feeds.joined(feed))
@@ -139,7 +142,7 @@ class Groups:
         """Empty every group; used by flush."""
         for feed in self:
             feed.members.clear()
-            self._feeds.leave(feed)
+        self._feeds.leave([feed for feed in self._feeds if isinstance(feed, GroupFeed)])
 
     def _let_go(self, feed: GroupFeed) -> None:
         if not feed.members:

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import secrets
 import time
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,8 +80,9 @@ class LiveChannelLayer(LiveMethods, BaseChannelLayer):
         """A name for one consumer on this loop; what is sent to it is kept from now on."""
         node = self.node()
         part = f"{prefix}.{node.token}"
-        node.open_inbox(part)
-        return f"{part}!{uuid.uuid4().hex}"
+        if not node.owns(part):
+            node.open_inbox(part)
+        return f"{part}!{next(node.names)}"
 
     async def send(self, channel: str, message: dict[str, Any]) -> None:
         """Send to one channel. Raises ChannelFull, MessageTooLarge, or EngineUnavailable."""
@@ -171,15 +171,27 @@ class LiveChannelLayer(LiveMethods, BaseChannelLayer):
 
     async def group_add(self, group: str, channel: str) -> None:
         """Add any channel to a group; returns when the engine has confirmed, or at once while it is away."""
-        await self._membership("j", group, channel)
+        node = self._at_home(group, channel)
+        await (node.groups.add(group, channel) if node is not None else self._membership("j", group, channel))
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Remove a channel; unknown groups and members are ignored."""
-        await self._membership("l", group, channel)
+        node = self._at_home(group, channel)
+        if node is not None:
+            node.groups.discard(group, channel)
+        else:
+            await self._membership("l", group, channel)
+
+    def _at_home(self, group: str, channel: str) -> Node | None:
+        """This loop's node if the channel is one of its own. Names are checked, but for those known already."""
+        node = self._node_here()
+        if node is None or group not in node.groups:
+            self.require_valid_group_name(group)
+        if node is None or channel not in node.mailboxes:
+            self.require_valid_channel_name(channel)
+        return node if node is not None and node.owns(channel.partition("!")[0]) else None
 
     async def _membership(self, kind: str, group: str, channel: str) -> None:
-        self.require_valid_group_name(group)
-        self.require_valid_channel_name(channel)
         part, bang, _ = channel.partition("!")
         if not bang:
             topic = topics.group(group)

@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -43,11 +43,20 @@ NODE_TTL = 10.0
 SWEEP_EVERY = 10.0
 LONG_READ = 600.0
 CLOSE_WITHIN = 2.0
+NAME_BYTES = 16
 
 startup_hooks: list[Callable[[Node], None]] = []
 """Called once with each node that starts; this is how stream sources and the like attach themselves."""
 
 GAPS = metrics.counter("livechannels_gaps_total", "Gaps in what a node received that could not be filled.")
+
+
+def _random_names() -> Iterator[str]:
+    """Names nobody else has or guesses; many for each question to the system."""
+    while True:
+        several = secrets.token_hex(NAME_BYTES * 256)
+        for start in range(0, len(several), NAME_BYTES * 2):
+            yield several[start : start + NAME_BYTES * 2]
 
 
 class ControlFeed(Feed):
@@ -78,6 +87,7 @@ class Node:
         self.layer = layer
         self.loop = asyncio.get_running_loop()
         self.token = secrets.token_hex(6)
+        self.names = _random_names()
         self.id = f"{socket.gethostname().split('.')[0][:40]}-{os.getpid()}-{self.token}"
         self.stopping = False
         self._interrupted = False

@@ -122,9 +122,9 @@ async def test_a_cancelled_join_leaves_a_feed_that_works(feeds: Feeds) -> None:
     await asyncio.sleep(0)
     joining.cancel()
     await asyncio.wait([joining])
-    await other
     feeds.port.open.set()  # type: ignore[attr-defined]
-    await eventually(lambda: not feed.filling, "the feed has settled")
+    await other
+    assert not feed.filling, "the feed has settled"
     await publish(feeds, b"1")
     await eventually(lambda: feed.bodies == [b"1"], "the message")
 

@@ -292,14 +292,14 @@ class Port(Protocol):
     async def run(self, command: Command[T]) -> T:
         """Run a command. Raises EngineUnavailable within two seconds when the store cannot be reached."""
 
-    def subscribe(self, topic: str) -> Awaitable[None]:
-        """Ask for a topic's messages, now; the result is done once the store has confirmed, else EngineUnavailable."""
+    def subscribe(self, *topics: str) -> Awaitable[None]:
+        """Ask for topics' messages, now; the result is done once the store has confirmed, else EngineUnavailable."""
 
     def shard(self, topic: str) -> int:
         """Topics of one shard may go into one command."""
 
-    def unsubscribe(self, topic: str) -> None:
-        """Stop a topic's messages, some time soon."""
+    def unsubscribe(self, *topics: str) -> None:
+        """Stop topics' messages, some time soon."""
 
     async def close(self) -> None: ...
 

@@ -361,17 +361,18 @@ class MemoryPort:
     async def run(self, command: base.Command[T]) -> T:
         return self._engine.run_sync(command)
 
-    async def subscribe(self, topic: str) -> None:
-        self._topics.add(topic)
-        self._engine.attach(topic, self)
+    async def subscribe(self, *topics: str) -> None:
+        for topic in topics:
+            self._topics.add(topic)
+            self._engine.attach(topic, self)
 
     def shard(self, topic: str) -> int:
         return 0
 
-    def unsubscribe(self, topic: str) -> None:
-        self._topics.discard(topic)
-        self._engine.detach(topic, self)
+    def unsubscribe(self, *topics: str) -> None:
+        for topic in topics:
+            self._topics.discard(topic)
+            self._engine.detach(topic, self)
 
     async def close(self) -> None:
-        for topic in list(self._topics):
-            self.unsubscribe(topic)
+        self.unsubscribe(*self._topics)

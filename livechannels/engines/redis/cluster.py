@@ -16,7 +16,7 @@ from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
 from ..base import Health
 from .connect import CONNECT_WITHIN, close_connection, mind_cancellation, open_connection
-from .link import WAIT_FOR_PATH, Link
+from .link import WAIT_FOR_PATH, Batch, Link
 from .operations import Operations, Request
 from .replies import Address, Lost, ReplyError, redirected_to, slot_owners
 
@@ -116,19 +116,37 @@ class ClusterShard:
 
     # Subscriptions
 
-    def subscribe(self, name: str) -> asyncio.Future[None]:
+    def subscribe(self, names: list[str]) -> asyncio.Future[None] | None:
+        waiting = [confirmed for name in names if not (confirmed := self._subscribe(name)).done()]
+        if not waiting:
+            return None
+        batch = Batch(asyncio.get_running_loop().create_future(), len(waiting))
+        for confirmed in waiting:
+            confirmed.add_done_callback(lambda _: batch.confirm())
+        return batch.confirmed
+
+    def _subscribe(self, name: str) -> asyncio.Future[None]:
         confirmed = self._names.get(name)
         if confirmed is None:
             confirmed = self._names[name] = asyncio.get_running_loop().create_future()
         if self._owners and not confirmed.done():
-            self._link(name).subscribe(name).add_done_callback(lambda _: _finish(confirmed))
+            self._subscribe_at(self._link(name), name, lambda _: _finish(confirmed))
         return confirmed
 
-    def unsubscribe(self, name: str) -> None:
-        self._names.pop(name, None)
-        for link in self._links.values():
-            if name in link.wanted:
-                link.unsubscribe(name)
+    @staticmethod
+    def _subscribe_at(link: Link, name: str, then: Callable[[asyncio.Future[None] | None], None]) -> None:
+        confirmed = link.subscribe([name])
+        if confirmed is None:
+            then(None)
+        else:
+            confirmed.add_done_callback(then)
+
+    def unsubscribe(self, names: list[str]) -> None:
+        for name in names:
+            self._names.pop(name, None)
+            for link in self._links.values():
+                if name in link.wanted:
+                    link.unsubscribe([name])
 
     # Following the cluster
 
@@ -191,15 +209,14 @@ class ClusterShard:
             owner = self._link(name)
             for link in self._links.values():
                 if link is not owner and name in link.wanted:
-                    link.unsubscribe(name)
+                    link.unsubscribe([name])
             if name not in owner.wanted:
                 confirmed = self._names[name]
                 moved = confirmed.done()
-                future = owner.subscribe(name)
-                future.add_done_callback(functools.partial(self._followed, name, moved))
+                self._subscribe_at(owner, name, functools.partial(self._followed, name, moved))
         self._mapped.set()
 
-    def _followed(self, name: str, moved: bool, _: asyncio.Future[None]) -> None:
+    def _followed(self, name: str, moved: bool, _: asyncio.Future[None] | None) -> None:
         confirmed = self._names.get(name)
         if confirmed is not None:
             _finish(confirmed)

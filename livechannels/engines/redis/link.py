@@ -34,6 +34,22 @@ wire_class: type[Wire] = ProtocolWire
 """The wire all links use; StreamWire is the fallback."""
 
 
+class Batch:
+    """Names whose confirmations are awaited together."""
+
+    __slots__ = ("confirmed", "missing")
+
+    def __init__(self, confirmed: asyncio.Future[None], missing: int) -> None:
+        self.confirmed = confirmed
+        self.missing = missing
+
+    def confirm(self) -> None:
+        """One of them has come."""
+        self.missing -= 1
+        if not self.missing and not self.confirmed.done():
+            self.confirmed.set_result(None)
+
+
 class Link:
     """One Redis as one event loop uses it. `run` keeps it alive until cancelled; `call` and `subscribe` use it."""
 
@@ -52,7 +68,8 @@ class Link:
         self.operations = operations
         self.address = address
         self.health = Health(False, time.time(), "connecting")
-        self.wanted: dict[str, asyncio.Future[None]] = {}
+        # Name to those who wait for its confirmation; None once it has come.
+        self.wanted: dict[str, tuple[Batch, ...] | None] = {}
         self.up = asyncio.Event()
         self._on_message = on_message
         self._on_path = on_path
@@ -63,7 +80,6 @@ class Link:
         self._probe = "" if sharded else f"{operations.keys.names}probe:{secrets.token_hex(6)}"
         self._heard = 0.0
         self._master: Address | None = None
-        self._confirmed: set[str] = set()
         self._down_since = time.monotonic()
         self._was_up = False
 
@@ -136,38 +152,37 @@ class Link:
 
     # Subscriptions
 
-    def subscribe(self, name: str) -> asyncio.Future[None]:
-        """Want a name from now on; the future is done when Redis has confirmed, now or after a reconnect."""
-        confirmed = self.wanted.get(name)
-        if confirmed is None:
-            confirmed = self.wanted[name] = asyncio.get_running_loop().create_future()
-            if name in self._confirmed:
-                confirmed.set_result(None)
-            elif self._subscriber is not None:
-                self._subscriber.subscribe([name])
-        return confirmed
+    def subscribe(self, names: list[str]) -> asyncio.Future[None] | None:
+        """Want names from now on; the future is done when Redis has confirmed all, now or after a reconnect."""
+        wanted = self.wanted
+        unknown = [name for name in dict.fromkeys(names) if name not in wanted]
+        late = [name for name in names if wanted.get(name)]
+        if not unknown and not late:
+            return None
+        batch = Batch(asyncio.get_running_loop().create_future(), len(unknown) + len(late))
+        wanted.update(dict.fromkeys(unknown, (batch,)))
+        for name in late:
+            wanted[name] = (*(wanted[name] or ()), batch)
+        if unknown and self._subscriber is not None:
+            self._subscriber.subscribe(unknown)
+        return batch.confirmed
 
-    def unsubscribe(self, name: str) -> None:
-        waiting = self.wanted.pop(name, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
-        self._confirmed.discard(name)
+    def unsubscribe(self, names: list[str]) -> None:
+        for name in names:
+            self._confirm(name)
+            self.wanted.pop(name, None)
         if self._subscriber is not None:
-            self._subscriber.unsubscribe(name)
+            self._subscriber.unsubscribe(names)
 
-    def _on_subscribed(self, name: str) -> None:
-        if name == self._probe:
-            return
-        if name not in self.wanted:
-            return
-        self._confirmed.add(name)
-        waiting = self.wanted[name]
-        if not waiting.done():
-            waiting.set_result(None)
+    def _confirm(self, name: str) -> None:
+        waiting = self.wanted.get(name)
+        if waiting is not None:
+            self.wanted[name] = None
+            for batch in waiting:
+                batch.confirm()
 
     def _on_unsubscribed(self, name: str) -> None:
         if name in self.wanted and self._sharded:
-            self._confirmed.discard(name)
             self._on_moved(name)
 
     def _on_raw(self, name: str, data: bytes) -> None:
@@ -224,7 +239,7 @@ class Link:
             await self._examine(self._commands)
             self.operations.examined = True
             self._subscriber = Subscriber(
-                subscriber, self._on_raw, self._on_subscribed,
+                subscriber, self._on_raw, self._confirm,
                 sharded=self._sharded, on_unsubscribed=self._on_unsubscribed, on_pong=self._on_heard,
             )  # fmt: skip
             await self._resubscribe()
@@ -262,15 +277,14 @@ class Link:
 
     async def _resubscribe(self) -> None:
         assert self._subscriber is not None
-        self._confirmed.clear()
         self._heard = time.monotonic()
-        for name, waiting in list(self.wanted.items()):
-            if waiting.done():
-                self.wanted[name] = asyncio.get_running_loop().create_future()
+        again = Batch(asyncio.get_running_loop().create_future(), len(self.wanted))
+        for name, waiting in self.wanted.items():
+            self.wanted[name] = (*(batch for batch in waiting or () if not batch.confirmed.done()), again)
         self._subscriber.subscribe([*([self._probe] if self._probe else []), *self.wanted])
-        pending = [waiting for waiting in self.wanted.values() if not waiting.done()]
-        if pending:
-            await asyncio.wait(pending, timeout=HEARD_WITHIN + len(pending) / 5000)
+        if self.wanted:
+            await asyncio.wait([again.confirmed], timeout=HEARD_WITHIN + len(self.wanted) / 5000)
+            again.confirmed.cancel()
 
     async def _watch(self) -> str:
         """Return why the path is broken, as soon as it is."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import zlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Any, Protocol, TypeVar
 
 from ... import metrics
@@ -51,9 +51,10 @@ class Shard(Protocol):
 
     async def exchange(self, batch: list[Request]) -> list[Any]: ...
 
-    def subscribe(self, name: str) -> asyncio.Future[None]: ...
+    def subscribe(self, names: list[str]) -> asyncio.Future[None] | None:
+        """Want these names from now on; a future of the caller's own, done once all are confirmed. None: they are."""
 
-    def unsubscribe(self, name: str) -> None: ...
+    def unsubscribe(self, names: list[str]) -> None: ...
 
     def parts(self) -> list[Link]: ...
 
@@ -161,26 +162,39 @@ class RedisPort:
     def shard(self, topic: str) -> int:
         return shard_of(topic, len(self._shards))
 
-    def subscribe(self, topic: str) -> Awaitable[None]:
-        shard = self._shard(topic)
-        confirmed = shard.subscribe(shard.operations.keys.name(topic))
-        if confirmed.done():
-            return confirmed
-        return self._confirmed(topic, shard, confirmed, time.monotonic() + CONFIRM_WITHIN)
+    def subscribe(self, *topics: str) -> Awaitable[None]:
+        return self._confirmed(
+            [
+                (shard, confirmed)
+                for shard, names in self._by_shard(topics)
+                if (confirmed := shard.subscribe(names)) is not None
+            ],
+            time.monotonic() + CONFIRM_WITHIN,
+        )
+
+    def unsubscribe(self, *topics: str) -> None:
+        for shard, names in self._by_shard(topics):
+            shard.unsubscribe(names)
+
+    def _by_shard(self, topics: Iterable[str]) -> list[tuple[Shard, list[str]]]:
+        """The pub/sub names of topics, for each shard that has any."""
+        found: list[list[str]] = [[] for _ in self._shards]
+        for topic in topics:
+            at = shard_of(topic, len(self._shards))
+            found[at].append(self._shards[at].operations.keys.name(topic))
+        return [(shard, names) for shard, names in zip(self._shards, found, strict=True) if names]
 
     @staticmethod
-    async def _confirmed(topic: str, shard: Shard, confirmed: asyncio.Future[None], until: float) -> None:
-        if not shard.health.ok and time.time() - shard.health.since > CONFIRM_WITHIN:
-            raise EngineUnavailable(shard.health.detail)
-        try:
-            async with asyncio.timeout(max(0.0, until - time.monotonic())):
-                await asyncio.shield(confirmed)
-        except TimeoutError:
-            raise EngineUnavailable(f"{topic}: Redis did not confirm the subscription in {CONFIRM_WITHIN} s") from None
-
-    def unsubscribe(self, topic: str) -> None:
-        shard = self._shard(topic)
-        shard.unsubscribe(shard.operations.keys.name(topic))
+    async def _confirmed(waiting: list[tuple[Shard, asyncio.Future[None]]], until: float) -> None:
+        for shard, confirmed in waiting:
+            if not confirmed.done():
+                if not shard.health.ok and time.time() - shard.health.since > CONFIRM_WITHIN:
+                    raise EngineUnavailable(shard.health.detail)
+                late = asyncio.get_running_loop().call_later(until - time.monotonic(), _give_up, confirmed)
+                try:
+                    await confirmed
+                finally:
+                    late.cancel()
 
     @property
     def ended(self) -> bool:
@@ -191,3 +205,8 @@ class RedisPort:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _give_up(confirmed: asyncio.Future[None]) -> None:
+    if not confirmed.done():
+        confirmed.set_exception(EngineUnavailable(f"Redis did not confirm a subscription in {CONFIRM_WITHIN} s"))

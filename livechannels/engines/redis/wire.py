@@ -241,15 +241,15 @@ class Subscriber:
         wire.on_reply = self._on_reply  # type: ignore[method-assign]
 
     def subscribe(self, names: list[str]) -> None:
-        if self._sharded:
-            for name in names:
-                self.wire.send(self._words[0], name)
-        else:
-            for start in range(0, len(names), 500):
-                self.wire.send(self._words[0], *names[start : start + 500])
+        self._send(self._words[0], names)
 
-    def unsubscribe(self, name: str) -> None:
-        self.wire.send(self._words[1], name)
+    def unsubscribe(self, names: list[str]) -> None:
+        self._send(self._words[1], names)
+
+    def _send(self, word: str, names: list[str]) -> None:
+        at_once = 1 if self._sharded else 500
+        for start in range(0, len(names), at_once):
+            self.wire.send(word, *names[start : start + at_once])
 
     def ping(self) -> None:
         self.wire.send("PING")
