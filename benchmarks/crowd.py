@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections import Counter
@@ -13,9 +14,15 @@ HANDSHAKE = (
     "Origin: http://127.0.0.1:{port}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\nPragma: no-cache\r\n"
     "Cache-Control: no-cache\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-US,en;q=0.9\r\n"
-    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0\r\n\r\n"
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0\r\n"
+    "Cookie: {cookie}\r\n\r\n"
 )
 STAMP = b'{"t":'
+
+
+def handshake(port: int) -> bytes:
+    """What a Chrome says first, signed in if COOKIE says so."""
+    return HANDSHAKE.format(port=port, cookie=os.environ.get("COOKIE", "theme=dark")).encode()
 
 
 def masked(text: bytes) -> bytes:
@@ -37,12 +44,15 @@ class Client(asyncio.Protocol):
         self._buffer = b""
         self._open = False
         self._subscribed = not hello
+        self.position: tuple[str, int] | None = None
+        self.recovered = 0
+        self.lost = False
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.write(HANDSHAKE.format(port=self._port).encode())
+        transport.write(handshake(self._port))
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer + data if self._buffer else data
@@ -80,15 +90,22 @@ class Client(asyncio.Protocol):
         elif b'"id":2' in text:
             assert b'"error"' not in text, text
             self._subscribed = True
+            reply = json.loads(text[text.index(b'{"id":2') :].partition(b"\n")[0])["subscribe"]
+            self.position = reply.get("epoch", ""), reply.get("offset", 0)
+            self.recovered = len(reply.get("publications", ())) if reply.get("recovered") else 0
             self.ready.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
         if not self.ready.done():
             self.ready.set_exception(ConnectionError(f"closed while connecting: {error}"))
 
+    def cut(self) -> None:
+        self._transport.abort()
+
 
 class Crowd:
-    """`size` clients. With a `credit` pipe, a byte is written to it for each publication that all have got."""
+    """Clients. With a `credit` pipe, a byte is written to it for each publication that all have got."""
 
     def __init__(self, port: int, hello: str, credit: int | None = None) -> None:
         self.port, self.hello, self.credit = port, hello, credit
@@ -98,18 +115,26 @@ class Crowd:
         self.latencies: list[float] | None = None
         self._arrived: Counter[int] = Counter()
 
-    async def grow(self, number: int) -> None:
-        """Connect so many more, fifty at a time."""
+    async def grow(self, number: int, together: int = 50) -> None:
+        """Connect so many more, at most `together` at a time."""
+        free = asyncio.Semaphore(together)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(number):
+                await free.acquire()
+                group.create_task(self._connect()).add_done_callback(lambda _: free.release())
+
+    async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
-        for _ in range(0, number, 50):
-            more = []
-            for _ in range(min(50, number)):
-                made = await loop.create_connection(
-                    lambda: Client(self.port, self.hello, self._on_messages), "127.0.0.1", self.port
-                )
-                more.append(made[1])
-            await asyncio.gather(*(client.ready for client in more))
-            self.clients += more
+        _, client = await loop.create_connection(
+            lambda: Client(self.port, self.hello, self._on_messages), "127.0.0.1", self.port
+        )
+        await client.ready
+        self.clients.append(client)
+
+    def cut(self) -> None:
+        """All lose their connection at once."""
+        for client in self.clients:
+            client.cut()
 
     def _on_messages(self, client: Client, number: int, text: bytes) -> None:
         self.count += number
@@ -117,7 +142,8 @@ class Crowd:
         if self.latencies is not None:
             now = time.monotonic_ns()
             for part in text.split(STAMP)[1:]:
-                self.latencies.append((now - int(part[: part.index(b",")])) / 1e6)
+                if sent := int(part[: part.index(b",")]):
+                    self.latencies.append((now - sent) / 1e6)
         if self.credit is not None:
             arrived, everywhere = self._arrived, 0
             for at in range(client.got, client.got + number):

@@ -1,4 +1,10 @@
-"""The publisher of the browser's table, a process of its own: as many in flight as asked, or at a rate."""
+"""The publisher of the browser's table, a process of its own. It prints how many publications it made.
+
+flood N SECONDS    as many in flight as N; standard input says when one has arrived everywhere
+pace RATE N        N publications, so many a second
+beside RATE S      the same for S seconds, beside a flood of big ones on another channel
+burst N            one after the other
+"""
 
 from __future__ import annotations
 
@@ -6,30 +12,35 @@ import asyncio
 import json
 import sys
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
 import hiredis
 
 from . import site
 
-
-def text() -> bytes:
-    """1 kB of JSON that begins with when it was sent."""
-    return json.dumps({"t": time.monotonic_ns(), "text": "x" * 960}, separators=(",", ":")).encode()
+WARM_UP = 5
+BIG, BIG_RATE = "x" * 34_000, 100
 
 
-async def floor() -> None:
+def text(stamp: int | None = None, filling: str = "x" * 960) -> bytes:
+    """1 kB of JSON that begins with when it was sent; 0 means that nobody shall look at the time."""
+    sent = time.monotonic_ns() if stamp is None else stamp
+    return json.dumps({"t": sent, "text": filling}, separators=(",", ":")).encode()
+
+
+async def floor(text: bytes) -> None:
     """Publish without waiting for Redis, on one bare connection."""
     global _writer
     if _writer is None:
         address = urlsplit(site.URL)
         _reader, _writer = await asyncio.open_connection(address.hostname, address.port)
-        _drain.add(asyncio.create_task(_read(_reader)))
-    _writer.write(hiredis.pack_command(("PUBLISH", site.GROUP, text())))
+        _running.add(asyncio.create_task(_read(_reader)))
+    _writer.write(hiredis.pack_command(("PUBLISH", site.GROUP, text)))  # type: ignore[arg-type]
 
 
 _writer: asyncio.StreamWriter | None = None
-_drain: set[asyncio.Task[None]] = set()
+_running: set[asyncio.Task[None]] = set()
 
 
 async def _read(reader: asyncio.StreamReader) -> None:
@@ -37,15 +48,11 @@ async def _read(reader: asyncio.StreamReader) -> None:
         pass
 
 
-async def send() -> None:
-    if site.KIND == "floor":
-        await floor()
-    else:
-        await site.publish(text())
+async def send(text: bytes, channel: str = site.CHANNEL) -> None:
+    await (floor(text) if site.KIND.startswith("floor") else site.publish(text, channel))
 
 
-async def flood(in_flight: int, seconds: float) -> None:
-    """Publish whenever one of those in flight has arrived everywhere; standard input says when."""
+async def flood(in_flight: int, seconds: float) -> int:
     loop, free = asyncio.get_running_loop(), asyncio.Semaphore(in_flight)
     credits = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(credits), sys.stdin)
@@ -55,32 +62,59 @@ async def flood(in_flight: int, seconds: float) -> None:
             for _ in got:
                 free.release()
 
-    taking = asyncio.create_task(take())
-    number, until = 0, time.monotonic() + seconds
-
-    async def one() -> None:
-        nonlocal number
-        while time.monotonic() < until:
-            await free.acquire()
-            number += 1
-            await send()
-
-    workers = [asyncio.create_task(one()) for _ in range(in_flight)]
-    await asyncio.wait(workers, timeout=seconds + 2)
+    taking, sending, number = asyncio.create_task(take()), set(), 0
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                await free.acquire()
+                number += 1
+                one = asyncio.create_task(send(text()))
+                sending.add(one)
+                one.add_done_callback(sending.discard)
+    except TimeoutError:
+        pass
+    await asyncio.gather(*sending)
     taking.cancel()
-    await asyncio.sleep(0.2)
-    print(number, flush=True)
+    return number
 
 
-async def pace(rate: float, seconds: float) -> None:
-    begun, number = time.monotonic(), int(rate * seconds)
+async def pace(rate: float, number: int) -> int:
+    for _ in range(WARM_UP):
+        await send(text(0))
+        await asyncio.sleep(0.2)
+    begun = time.monotonic()
     for at in range(number):
         await asyncio.sleep(max(0.0, begun + at / rate - time.monotonic()))
-        await send()
+        await send(text())
+    return WARM_UP + number
+
+
+async def beside(rate: float, seconds: float) -> int:
+    async def big() -> None:
+        begun, at = time.monotonic(), 0
+        while True:
+            at += 1
+            await send(text(0, BIG), site.BIG_CHANNEL)
+            await asyncio.sleep(max(0.0, begun + at / BIG_RATE - time.monotonic()))
+
+    flooding = asyncio.create_task(big())
+    number = await pace(rate, int(rate * seconds))
+    flooding.cancel()
+    return number
+
+
+async def burst(number: int) -> int:
+    for _ in range(number):
+        await send(text())
+    return number
+
+
+async def main(what: str, *numbers: str) -> None:
+    modes: dict[str, Any] = {"flood": flood, "pace": pace, "beside": beside, "burst": burst}
+    made = await modes[what](*(float(one) if "." in one else int(one) for one in numbers))
     await asyncio.sleep(0.2)
-    print(number, flush=True)
+    print(made, flush=True)
 
 
 if __name__ == "__main__":
-    in_flight, seconds = int(sys.argv[1]), float(sys.argv[2])
-    asyncio.run(flood(in_flight, seconds) if in_flight else pace(5, seconds))
+    asyncio.run(main(*sys.argv[1:]))

@@ -60,26 +60,28 @@ class Results:
         values = self._values.get(metric, {}).get(contender)
         return statistics.median(values) if values else None
 
-    def ratio(self, metric: str, contender: str) -> float | None:
-        """How many times better than the first contender."""
-        base, own = self.median(metric, self.contenders[0]), self.median(metric, contender)
-        if not base or not own or min(base, own) < 0:
+    def ratio(self, metric: str, contender: str, base: str) -> float | None:
+        """How many times better than `base`."""
+        known, own = self.median(metric, base), self.median(metric, contender)
+        if not known or not own or min(known, own) < 0:
             return None
-        return own / base if metric.endswith("/s") else base / own
+        return own / known if metric.endswith("/s") else known / own
 
-    def table(self) -> str:
-        """Markdown: the first contender's medians, the ratios of the others, and what was lost."""
-        lines = ["| | " + " | ".join(self.contenders) + " |", "|---" * (len(self.contenders) + 1) + "|"]
+    def table(self, contenders: Sequence[str] = ()) -> str:
+        """Markdown: the first contender's medians, the ratios of the others, and what was lost. All, or those named."""
+        first, *others = contenders or self.contenders
+        lines = ["| | " + " | ".join((first, *others)) + " |", "|---" * (len(others) + 2) + "|"]
         for metric in self._values:
-            base = self.median(metric, self.contenders[0])
+            base = self.median(metric, first)
             cells = [_figure(base) if base is not None else "–"]
-            for contender in self.contenders[1:]:
-                own, ratio = self.median(metric, contender), self.ratio(metric, contender)
+            for contender in others:
+                own, ratio = self.median(metric, contender), self.ratio(metric, contender, first)
                 figure = "–" if own is None else _figure(own)
                 cells.append(figure if ratio is None else f"x{ratio:.2f} ({figure})")
             lines.append(f"| {metric} | " + " | ".join(cells) + " |")
-        lines.append("| messages lost | " + " | ".join(f"{self.lost[name]:.0f}" for name in self.contenders) + " |")
-        lines += [f"\n{what}, {contender}: {why}" for (what, contender), why in self.failures.items()]
+        lines.append("| messages lost | " + " | ".join(f"{self.lost[name]:.0f}" for name in (first, *others)) + " |")
+        if not contenders:
+            lines += [f"\n{what}, {contender}: {why}" for (what, contender), why in self.failures.items()]
         return "\n".join(lines)
 
 
@@ -113,12 +115,14 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def options(description: str | None, **more: Any) -> argparse.Namespace:
-    """--quick, --repeats, and --sample, which only the tables themselves use."""
+def options(description: str | None, parts: Sequence[str] = ()) -> argparse.Namespace:
+    """--quick, --repeats, --only, --parts where there are any, and --sample, which only the tables themselves use."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="short samples, one each unless --repeats says otherwise")
     parser.add_argument("--repeats", type=int, help="samples of each contender; their median counts (default: 3)")
     parser.add_argument("--only", default="", help="part of the name of the rows to measure")
+    if parts:
+        parser.add_argument("--parts", nargs="+", choices=parts, help="which of the tables (default: all)")
     parser.add_argument("--sample", type=json.loads, help=argparse.SUPPRESS)
     found = parser.parse_args()
     found.repeats = found.repeats or (1 if found.quick else 3)

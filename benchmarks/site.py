@@ -1,12 +1,14 @@
 """The web application of the browser's table: `benchmarks.site:application`, which of them BENCH says.
 
 "stock" is what Channels' tutorial leads to, on either layer; "floor" one Redis subscription whose messages go to
-every socket as they are; "live" LiveConsumer, "single" the same with one message to a frame.
+every socket as they are; "live" LiveConsumer, "single" the same with one message to a frame. With "+auth" behind
+AuthMiddlewareStack. DATABASE is a file with the users, if any are to sign in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 from typing import Any
@@ -17,41 +19,26 @@ import hiredis
 from django.conf import settings
 
 KIND, URL = os.environ["BENCH"].split(" ")
-GROUP, CHANNEL = "bench", "bench/1"
+GROUP, CHANNEL, BIG_CHANNEL = "bench", "bench/1", "bench/2"
 LAYERS = {
     "pubsub": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [URL]}},
     "livechannels": {"BACKEND": "livechannels.layer.LiveChannelLayer", "CONFIG": {"hosts": [URL]}},
 }
-LAYER = "pubsub" if KIND == "stock" else "livechannels"
+LAYER = "pubsub" if KIND.removesuffix("+auth") == "stock" else "livechannels"
 
 settings.configure(
     SECRET_KEY="bench",
     ALLOWED_HOSTS=["*"],
     INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions", "livechannels"],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-    SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ.get("DATABASE", ":memory:")}},
     CHANNEL_LAYERS={"default": LAYERS[LAYER]},
-    LIVECHANNELS={"CHANNELS": "benchmarks.site.live_channels"} if LAYER == "livechannels" else {},
+    LIVECHANNELS={"CHANNELS": "benchmarks.declared.live_channels"} if LAYER == "livechannels" else {},
     USE_TZ=True,
 )
 django.setup()
 
 from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.generic.websocket import AsyncWebsocketConsumer  # noqa: E402
-
-from livechannels import LiveChannel, live_path  # noqa: E402
-
-
-class Open(LiveChannel):
-    """For anyone, with history."""
-
-    history_size, history_ttl = 100, 300
-
-    def can_subscribe(self, user: Any) -> bool:
-        return True
-
-
-live_channels = [live_path("bench/<int:pk>", Open)]
 
 
 class Stock(AsyncWebsocketConsumer):
@@ -97,9 +84,10 @@ class Floor:
 
 
 def make() -> Any:
-    if KIND == "floor":
-        return Floor()
-    if KIND.startswith("stock"):
+    app: Any
+    if KIND.startswith("floor"):
+        app = Floor()
+    elif KIND.startswith("stock"):
         app = Stock.as_asgi()
     else:
         from livechannels import backlog
@@ -111,20 +99,34 @@ def make() -> Any:
     return AuthMiddlewareStack(app) if KIND.endswith("+auth") else app
 
 
-async def publish(text: bytes) -> None:
+async def publish(text: bytes, channel: str) -> None:
     """One publication, as a project would make it; for the publisher's process."""
     from channels.layers import get_channel_layer
 
-    layer = get_channel_layer()
+    layer: Any = get_channel_layer()
     if KIND.startswith("stock"):
         await layer.group_send(GROUP, {"type": "bench.message", "text": text.decode()})
     else:
-        await layer.publish(CHANNEL, None, raw=text)
+        await layer.publish(channel, None, raw=text)
 
 
-hello = json.dumps({"id": 1, "connect": {}}) + "\n" + json.dumps({"id": 2, "subscribe": {"channel": CHANNEL}})
-"""What a client says first where it speaks Centrifuge's protocol; nothing elsewhere."""
-if KIND == "floor" or KIND.startswith("stock"):
-    hello = ""
+def hello(channel: str) -> str:
+    """What a client says first where it speaks Centrifuge's protocol; nothing elsewhere."""
+    if KIND.startswith(("floor", "stock")):
+        return ""
+    return json.dumps({"id": 1, "connect": {}}) + "\n" + json.dumps({"id": 2, "subscribe": {"channel": channel}})
 
-application = make()
+
+served = make()
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """WebSockets as `make` says; any HTTP request makes the garbage collector go round."""
+    if scope["type"] == "http":
+        gc.collect()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+    elif scope["type"] == "websocket":
+        await served(scope, receive, send)
+    else:
+        raise NotImplementedError(scope["type"])
