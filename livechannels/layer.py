@@ -79,10 +79,7 @@ class LiveChannelLayer(LiveMethods, BaseChannelLayer):
     async def new_channel(self, prefix: str = "specific") -> str:
         """A name for one consumer on this loop; what is sent to it is kept from now on."""
         node = self.node()
-        part = f"{prefix}.{node.token}"
-        if not node.owns(part):
-            node.open_inbox(part)
-        return f"{part}!{next(node.names)}"
+        return node.new_channel(f"{prefix}.{node.token}")
 
     async def send(self, channel: str, message: dict[str, Any]) -> None:
         """Send to one channel. Raises ChannelFull, MessageTooLarge, or EngineUnavailable."""

@@ -183,18 +183,22 @@ class Mailboxes:
         for box in self._boxes.values():
             box.clear()
 
-    def sweep(self, now: float, grace: float, patience: float) -> list[Mailbox[Body]]:
+    def sweep(
+        self, now: float, grace: float, patience: float, at_work: Callable[[str], bool] = lambda channel: False
+    ) -> list[Mailbox[Body]]:
         """Take out the mailboxes nobody will read again.
 
-        That is: the last read was cancelled `grace` seconds ago and no other followed; or a message
-        expired unread and the last read was `patience` seconds ago, or never.
+        That is: the last read was cancelled `grace` seconds ago and no other followed (`patience` seconds, if the
+        consumer is still `at_work`: it may be busy between two reads); or a message expired unread and the last
+        read was `patience` seconds ago, or never.
         """
         gone = []
         for box in list(self._boxes.values()):
             if box.waiting:
                 continue
             unread = box.expire(now)
-            if (box.quit and now - box.left_at > grace) or (unread and now - box.left_at > patience):
+            since = now - box.left_at
+            if (box.quit and since > grace and not at_work(box.name)) or ((box.quit or unread) and since > patience):
                 del self._boxes[box.name]
                 gone.append(box)
         return gone

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -96,6 +97,7 @@ class Node:
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._inboxes: dict[str, InboxFeed] = {}
         self._readers: dict[str, QueueReader] = {}
+        self._consumers: WeakValueDictionary[str, asyncio.Task[Any]] = WeakValueDictionary()
         self._subscriptions: dict[tuple[str, str], ConsumerSubscription] = {}
         options = layer.options
         self.mailboxes = Mailboxes(layer.get_capacity)
@@ -169,6 +171,16 @@ class Node:
 
     def mailbox(self, channel: str) -> Mailbox[Body]:
         return self.mailboxes.get(channel)
+
+    def new_channel(self, part: str) -> str:
+        """A name for the consumer that the calling task runs."""
+        if part not in self._inboxes:
+            self.open_inbox(part)
+        channel = f"{part}!{next(self.names)}"
+        consumer = asyncio.current_task()
+        if consumer is not None:
+            self._consumers[channel] = consumer
+        return channel
 
     def open_inbox(self, part: str) -> None:
         """Receive what is sent to channels that begin with `part!`. Nothing sent before is missed."""
@@ -319,7 +331,7 @@ class Node:
     def sweep(self) -> None:
         """Let go of consumers that ended without goodbye."""
         grace = max(self.layer.options.expiry, SWEEP_EVERY)
-        gone = self.mailboxes.sweep(time.monotonic(), grace, LONG_READ)
+        gone = self.mailboxes.sweep(time.monotonic(), grace, LONG_READ, self._at_work)
         if gone:
             logger.debug("%d channels whose consumers are gone were swept", len(gone))
             self.groups.forget(gone)
@@ -328,6 +340,10 @@ class Node:
                 self.unsubscribe(channel, name)
         for channel in [channel for channel, reader in self._readers.items() if reader.idle]:
             del self._readers[channel]
+
+    def _at_work(self, channel: str) -> bool:
+        consumer = self._consumers.get(channel)
+        return consumer is not None and not consumer.done()
 
     # The end
 

@@ -190,6 +190,14 @@ class TestSweep:
         assert self.swept(boxes, 11) == ["a"]
         assert "a" not in boxes
 
+    async def test_a_consumer_at_work_may_be_busy_between_two_reads(self):
+        boxes = Mailboxes(lambda channel: 5)
+        for name in "ab":
+            await self.cancelled(boxes, name)
+        now = time.monotonic()
+        assert [box.name for box in boxes.sweep(now + 99, 10, 100, "a".__eq__)] == ["b"]
+        assert [box.name for box in boxes.sweep(now + 101, 10, 100, "a".__eq__)] == ["a"]
+
     async def test_a_read_that_followed_keeps_it(self):
         boxes = Mailboxes(lambda channel: 5)
         box = await self.cancelled(boxes, "a")

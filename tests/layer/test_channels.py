@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from channels.testing import ApplicationCommunicator, WebsocketCommunicator
 from channels.worker import Worker
 from django.test import override_settings
 
+from livechannels import node as node_module
 from livechannels import queues
 from tests.layer.conftest import eventually, receive
 
@@ -179,6 +181,61 @@ class TestLettingGo:
         assert not node._readers
         await layer.send("reply-0", {"type": "x", "number": 9})
         assert (await receive(layer, "reply-0"))["number"] == 9
+
+    async def test_a_busy_consumer_keeps_its_groups(self, make_layer, monkeypatch):
+        """One that polls: its last read was cancelled, and then a handler takes long."""
+        monkeypatch.setattr(node_module, "SWEEP_EVERY", 0.1)
+        layer = make_layer(expiry=0.1)
+        busy = asyncio.Event()
+
+        async def consume():
+            channel = await layer.new_channel()
+            await layer.group_add("room", channel)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(layer.receive(channel), 0.001)
+            await busy.wait()
+            return await layer.receive(channel)
+
+        consumer = asyncio.ensure_future(consume())
+        await asyncio.sleep(0.5)
+        layer.node().sweep()
+        busy.set()
+        await asyncio.sleep(0)
+        await layer.group_send("room", {"type": "still here"})
+        assert await asyncio.wait_for(consumer, 10) == {"type": "still here"}
+
+    async def test_a_stock_consumer_in_a_long_handler_keeps_its_groups(self, make_layer, monkeypatch):
+        """`await_many_dispatch` begins no read meanwhile; what comes expires."""
+        monkeypatch.setattr(node_module, "SWEEP_EVERY", 0.1)
+        layer = make_layer(expiry=0.1)
+        monkeypatch.setattr("channels.consumer.get_channel_layer", lambda alias: layer)
+        busy, begun, seen = asyncio.Event(), asyncio.Event(), []
+
+        class Consumer(AsyncConsumer):
+            async def start(self, message):
+                await layer.group_add("room", self.channel_name)
+                await self.send({"type": "ready"})
+
+            async def work(self, message):
+                seen.append(message["number"])
+                begun.set()
+                await busy.wait()
+                await self.send({"type": "done"})
+
+        consumer = ApplicationCommunicator(Consumer(), {"type": "worker"})
+        await consumer.send_input({"type": "start"})
+        await consumer.receive_output(10)
+        await layer.group_send("room", {"type": "work", "number": 1})
+        await asyncio.wait_for(begun.wait(), 10)
+        await layer.group_send("room", {"type": "work", "number": 2})
+        await asyncio.sleep(0.5)
+        layer.node().sweep()
+        busy.set()
+        await consumer.receive_output(10)
+        await layer.group_send("room", {"type": "work", "number": 3})
+        while 3 not in seen:
+            await consumer.receive_output(10)
+        await consumer.wait(0)
 
     async def test_a_group_whose_members_expired_is_left(self, make_layer):
         layer = make_layer(group_expiry=1)

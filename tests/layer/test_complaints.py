@@ -406,11 +406,14 @@ async def test_cr_276_ended_consumers_leave_nothing(make_layer, monkeypatch):
     """A consumer that ended without goodbye: its receive was cancelled and never came back."""
     layer = make_layer(expiry=0.2)
     monkeypatch.setattr(node_module, "SWEEP_EVERY", 0.1)
-    for _ in range(50):
+
+    async def consume():
         channel = await layer.new_channel()
         await layer.group_add("room", channel)
         with suppress(TimeoutError):
             await asyncio.wait_for(layer.receive(channel), 0.001)
+
+    await asyncio.gather(*(asyncio.ensure_future(consume()) for _ in range(50)))
     await asyncio.sleep(0.4)
     layer.node().sweep()
     assert len(layer.node().mailboxes) == 0
