@@ -23,16 +23,56 @@ WARN_EVERY = 10.0
 
 
 class GroupFeed(Feed):
-    """One group with local members: mailbox to the time its membership ends, none of them before `ends`."""
+    """One group with local members: each mailbox with the time its membership ends, none of them before `ends`.
 
-    __slots__ = ("ends", "groups", "kept", "members")
+    Most groups have one member, such as the one that each user has for himself: it does without a dict.
+    """
+
+    __slots__ = ("_many", "_one", "ends", "groups", "kept")
 
     def __init__(self, groups: Groups, topic: str, retained: bool) -> None:
         super().__init__(topic)
         self.groups = groups
         self.kept = retained
-        self.members: dict[Mailbox[Body], float] = {}
         self.ends = 0.0
+        self._one: Mailbox[Body] | None = None
+        self._many: dict[Mailbox[Body], float] | None = None
+
+    def enter(self, box: Mailbox[Body], until: float) -> None:
+        """Add a member, or let it stay longer."""
+        if self._many is not None:
+            self._many[box] = until
+        elif self._one is None or self._one is box:
+            self._one, self.ends = box, until
+        else:
+            self._many = {self._one: self.ends, box: until}
+            self._one = None
+
+    def strike(self, box: Mailbox[Body]) -> bool:
+        """Remove a member; False if it is none."""
+        if self._many is None:
+            found, self._one = self._one is box, None if self._one is box else self._one
+            return found
+        found = self._many.pop(box, None) is not None
+        if not self._many:
+            self._many = None
+        return found
+
+    def end_memberships(self, now: float, more: float) -> None:
+        """Strike off who is past its end. A consumer that reads stays; its end is then `more` seconds from now."""
+        ends: dict[Mailbox[Body], float] = self._many or dict.fromkeys(self.audience, self.ends)
+        for box, until in list(ends.items()):
+            if until < now:
+                if box.waiting or now - box.left_at <= more:
+                    self.enter(box, now + more)
+                else:
+                    self.strike(box)
+        if self._many is not None:
+            self.ends = min(self._many.values())
+
+    def clear(self) -> None:
+        """Strike everybody off."""
+        self._one = self._many = None
 
     @property
     def name(self) -> str:
@@ -52,11 +92,11 @@ class GroupFeed(Feed):
 
     @property
     def idle(self) -> bool:
-        return not self.members
+        return self._one is None and self._many is None
 
     @property
     def audience(self) -> Collection[Mailbox[Body]]:
-        return self.members
+        return self._many or (() if self._one is None else (self._one,))
 
     def deliver(self, entry: Entry, epoch: str, served: Collection[Mailbox[Body]] = ()) -> None:
         self.groups.deliver(self, entry.body, served)
@@ -96,7 +136,7 @@ class Groups:
         self._warned: dict[str, float] = {}
 
     def __iter__(self) -> Iterator[GroupFeed]:
-        return iter([feed for feed in self._feeds if isinstance(feed, GroupFeed) and feed.members])
+        return iter([feed for feed in self._feeds if isinstance(feed, GroupFeed) and not feed.idle])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -112,12 +152,9 @@ class Groups:
         feed = known = self._find(group)
         if feed is None:
             feed = GroupFeed(self, topics.group(group), self._keeps(group))
-        until = monotonic() + self._group_expiry
-        if not feed.members:
-            feed.ends = until
-            if known is not None:
-                self._feeds.check_again(feed)
-        feed.members[self._mailboxes.get(channel)] = until
+        elif feed.idle:
+            self._feeds.check_again(feed)
+        feed.enter(self._mailboxes.get(channel), monotonic() + self._group_expiry)
         if known is not None and feed.joining is None:
             return
         try:
@@ -128,24 +165,24 @@ class Groups:
     def discard(self, group: str, channel: str) -> None:
         """Leave; unknown groups and members are ignored."""
         feed, box = self._find(group), self._mailboxes.find(channel)
-        if feed is not None and box is not None and feed.members.pop(box, None) is not None:
+        if feed is not None and box is not None and feed.strike(box):
             self._let_go(feed)
 
     def forget(self, gone: list[Mailbox[Body]]) -> None:
         """Take swept mailboxes out of every group."""
         for feed in self:
             for box in gone:
-                feed.members.pop(box, None)
+                feed.strike(box)
             self._let_go(feed)
 
     def clear(self) -> None:
         """Empty every group; used by flush."""
         for feed in self:
-            feed.members.clear()
+            feed.clear()
         self._feeds.leave([feed for feed in self._feeds if isinstance(feed, GroupFeed)])
 
     def _let_go(self, feed: GroupFeed) -> None:
-        if not feed.members:
+        if feed.idle:
             self._feeds.leave_soon(feed)
 
     def deliver(self, feed: GroupFeed, sealed: bytes, served: Collection[Mailbox[Body]] = ()) -> None:
@@ -157,26 +194,16 @@ class Groups:
             return
         now = monotonic()
         if feed.ends < now:
-            self._end_memberships(feed, now)
-        body = Shared(raw, self._codec.loads) if len(feed.members) > 1 else raw
-        item = (now + self.expiry, body)
+            feed.end_memberships(now, self._group_expiry)
+            self._let_go(feed)
+        audience = feed.audience
+        item = (now + self.expiry, Shared(raw, self._codec.loads) if len(audience) > 1 else raw)
         full = 0
-        for box in [box for box in feed.members if box not in served] if served else feed.members:
+        for box in [box for box in audience if box not in served] if served else audience:
             if not box.put(item):
                 full += 1
         if full:
             self._report_full(feed, full, now)
-
-    def _end_memberships(self, feed: GroupFeed, now: float) -> None:
-        """A membership past its end goes on while its consumer reads."""
-        for box, until in list(feed.members.items()):
-            if until < now:
-                if box.waiting or now - box.left_at <= self._group_expiry:
-                    feed.members[box] = now + self._group_expiry
-                else:
-                    del feed.members[box]
-        feed.ends = min(feed.members.values(), default=0.0)
-        self._let_go(feed)
 
     def _report_full(self, feed: GroupFeed, full: int, now: float) -> None:
         DROPPED.inc(full, kind="group")
@@ -184,11 +211,11 @@ class Groups:
             if len(self._warned) > 1000:
                 self._warned.clear()
             self._warned[feed.name] = now
-            logger.info("%d of %d channels over capacity in group %s", full, len(feed.members), feed.name)
+            logger.info("%d of %d channels over capacity in group %s", full, len(feed.audience), feed.name)
 
     def on_gap(self, feed: GroupFeed, reason: str) -> None:
         event = self._gap_event(feed.name, reason)
         if event is not None:
             item = (monotonic() + self.expiry, event)
-            for box in feed.members:
+            for box in feed.audience:
                 box.put(item)

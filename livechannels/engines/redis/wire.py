@@ -75,12 +75,10 @@ class Wire:
             self._flush() if idle else self.loop.call_soon(self._flush)
         return answers
 
-    def send(self, *args: Any) -> None:
-        """Send a command whose replies are handed to `on_reply`."""
-        self._out.append(pack(args))
-        if not self._flushing:
-            self._flushing = True
-            self.loop.call_soon(self._flush)
+    def send(self, *commands: tuple[Any, ...]) -> None:
+        """Send commands whose replies are handed to `on_reply`, at once and in one write."""
+        self._out += [pack(command) for command in commands]
+        self._flush()
 
     def _flush(self) -> None:
         self._flushing = False
@@ -247,12 +245,11 @@ class Subscriber:
         self._send(self._words[1], names)
 
     def _send(self, word: str, names: list[str]) -> None:
-        at_once = 1 if self._sharded else 500
-        for start in range(0, len(names), at_once):
-            self.wire.send(word, *names[start : start + at_once])
+        each = 1 if self._sharded else 500
+        self.wire.send(*((word, *names[start : start + each]) for start in range(0, len(names), each)))
 
     def ping(self) -> None:
-        self.wire.send("PING")
+        self.wire.send(("PING",))
 
     def _on_reply(self, reply: Any) -> None:
         if isinstance(reply, ReplyError):
