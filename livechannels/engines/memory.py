@@ -23,6 +23,7 @@ from . import base
 T = TypeVar("T")
 
 IDEMPOTENCY_WINDOW = 300.0
+SWEEP_EVERY = 30.0
 _random = random.SystemRandom()
 
 
@@ -43,11 +44,11 @@ class _Topic:
 
 @dataclass(slots=True)
 class _Lease:
-    token: int = 0
-    session: str = ""
-    holder: str = ""
-    expires: float = 0
-    since: float = 0
+    token: int
+    session: str
+    holder: str
+    expires: float
+    since: float
 
 
 class Store:
@@ -61,6 +62,7 @@ class Store:
         self._plain: dict[str, dict[str, float]] = {}
         self._rosters: dict[str, dict[str, tuple[float, bytes]]] = {}
         self._leases: dict[str, _Lease] = {}
+        self._token = 0  # of all leases, so that one forgotten need not be remembered for its token
         self._swept = time.monotonic()
         self._commands: dict[type[Any], Callable[[Any], Any]] = {
             base.Publish: self._publish,
@@ -100,8 +102,8 @@ class Store:
         now = time.monotonic()
         self._sweep(now)
         if command.fence is not None:
-            lease = self._leases.get(command.topic)
-            if lease is None or (lease.session, lease.token) != command.fence or lease.expires <= now:
+            lease = self._lease(command.topic)
+            if lease is None or (lease.session, lease.token) != command.fence:
                 raise LeaseLost
         if command.key is not None:
             kept = self._repeats.get((command.topic, command.key))
@@ -166,13 +168,15 @@ class Store:
             topic.entries.popleft()
 
     def _sweep(self, now: float) -> None:
-        if now < self._swept + 30:
+        if now < self._swept + SWEEP_EVERY:
             return
         self._swept = now
         for name in [name for name, topic in self._topics.items() if topic.gone and topic.gone <= now]:
             del self._topics[name]
         for key in [key for key, (until, _) in self._repeats.items() if until <= now]:
             del self._repeats[key]
+        for name in list(self._leases):
+            self._lease(name)
 
     # Queues of plain channels
 
@@ -242,22 +246,29 @@ class Store:
 
     # Leases
 
+    def _lease(self, topic: str) -> _Lease | None:
+        lease = self._leases.get(topic)
+        if lease is not None and lease.expires <= time.monotonic():
+            del self._leases[topic]
+            return None
+        return lease
+
     def _lease_acquire(self, command: base.LeaseAcquire) -> base.Grant:
         now = time.monotonic()
-        lease = self._leases.setdefault(command.topic, _Lease())
-        if not lease.session or lease.expires <= now or lease.session == command.session:
-            if lease.session != command.session or lease.expires <= now:
-                lease.token = max(lease.token + 1, int(time.time() * 1_000_000))
-                lease.since = time.time()
-            lease.session, lease.holder, lease.expires = command.session, command.holder, now + command.ttl
-            return base.Grant(lease.token, lease.holder, lease.session, command.ttl, lease.since)
-        return base.Grant(None, lease.holder, lease.session, lease.expires - now, lease.since)
+        self._sweep(now)
+        lease = self._lease(command.topic)
+        if lease is None:
+            self._token = max(self._token + 1, int(time.time() * 1_000_000))
+            lease = self._leases[command.topic] = _Lease(self._token, command.session, "", 0, time.time())
+        if lease.session != command.session:
+            return base.Grant(None, lease.holder, lease.session, lease.expires - now, lease.since)
+        lease.holder, lease.expires = command.holder, now + command.ttl
+        return base.Grant(lease.token, lease.holder, lease.session, command.ttl, lease.since)
 
     def _held(self, command: base.LeaseRenew | base.LeaseRelease) -> _Lease | None:
-        lease = self._leases.get(command.topic)
-        if lease is None or lease.expires <= time.monotonic():
-            return None
-        return lease if (lease.session, lease.token) == (command.session, command.token) else None
+        lease = self._lease(command.topic)
+        held = lease is not None and (lease.session, lease.token) == (command.session, command.token)
+        return lease if held else None
 
     def _lease_renew(self, command: base.LeaseRenew) -> bool:
         lease = self._held(command)
@@ -266,17 +277,16 @@ class Store:
         return lease is not None
 
     def _lease_release(self, command: base.LeaseRelease) -> bool:
-        lease = self._held(command)
-        if lease is not None:
-            lease.session = lease.holder = ""
-            lease.expires = 0
-        return lease is not None
+        held = self._held(command) is not None
+        if held:
+            del self._leases[command.topic]
+        return held
 
     def _lease_get(self, command: base.LeaseGet) -> base.Grant | None:
-        lease, now = self._leases.get(command.topic), time.monotonic()
-        if lease is None or not lease.session or lease.expires <= now:
+        lease = self._lease(command.topic)
+        if lease is None:
             return None
-        return base.Grant(lease.token, lease.holder, lease.session, lease.expires - now, lease.since)
+        return base.Grant(lease.token, lease.holder, lease.session, lease.expires - time.monotonic(), lease.since)
 
     def _flush(self, command: base.Flush) -> None:
         for name in [name for name in self._topics if name.startswith(("g/", "n/"))]:
