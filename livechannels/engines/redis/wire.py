@@ -21,6 +21,8 @@ REPLY_WITHIN = 1.0
 CLOSE_WITHIN = 1.0
 PENDING_LIMIT = 100_000
 WRITE_LIMIT = 4 * 1024 * 1024
+FEED = 16 * 1024
+"""Bytes that hiredis gets at once: it moves what is left of them after every reply."""
 
 pack = hiredis.pack_command
 
@@ -148,9 +150,10 @@ class ProtocolWire(Wire, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reader = self._reader
         try:
-            reader.feed(data)
-            while (reply := reader.gets()) is not False:
-                self.on_reply(reply)
+            for start in range(0, len(data), FEED):
+                reader.feed(data, start, min(FEED, len(data) - start))
+                while (reply := reader.gets()) is not False:
+                    self.on_reply(reply)
             self._answered = self.loop.time()
         except ConnectionError as error:
             self.fail(f"unreadable answer: {error}")
