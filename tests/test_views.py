@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from livechannels import apublish, metrics
 from livechannels.exceptions import EngineUnavailable
 from livechannels.layer import LiveChannelLayer
 from livechannels.testing import live_test_layer
+from tests.sdk.servers import Server, environment
+from tests.servers import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -45,6 +48,19 @@ async def test_health_is_for_everyone(serving: LiveChannelLayer, async_client: A
     assert (said["status"], said["node"], said["engine"]) == ("ok", serving.node().id, "memory")
     assert said["since"] > 0
     assert "no-cache" in response["Cache-Control"]
+
+
+@pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
+def test_the_first_health_answer_of_a_server_names_its_node(tmp_path: Path, kind: str) -> None:
+    """Daphne has no lifespan: the request itself starts the node."""
+    server = Server(tmp_path, environment(tmp_path / "no.sqlite3", {"ha_engine": "memory"}), kind)
+    server.process.spawn()
+    try:
+        first = wait_until(lambda: server.get("/live/health"), f"an answer of {kind}", 30)
+        assert f"-{server.process.pid}-" in first["node"]
+        assert server.get("/live/health")["node"] == first["node"]
+    finally:
+        server.kill()
 
 
 @pytest.mark.usefixtures("layer")
