@@ -212,8 +212,8 @@ class Hub:
         self.observers: list[DemandObserver] = []
 
     def counts(self) -> dict[str, int]:
-        """Live channel to its number of subscribers on this node."""
-        return {channel: len(feed.members) for channel, feed in self._live.items() if feed.members}
+        """Live channel to its number of subscribers on this node. May be called from any thread."""
+        return {channel: len(feed.members) for channel, feed in list(self._live.items()) if feed.members}
 
     def position(self, channel: str) -> Position:
         """The highest position this node knows of a channel."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -21,7 +22,8 @@ async def gather() -> Status:
 
     health: what the health page says; engine: where things are kept, without secrets.
     nodes: id, host, pid, uptime. streams: backend streams with leader, token, state, restarts, last error, rate.
-    channels: those published to in the last five minutes. counts: this process's metrics, summed over labels.
+    channels: those published to in the last five minutes, and those with viewers on this process's nodes (None in
+    a process without one). counts: this process's metrics, summed over labels.
     Times are in seconds, rates in publications per second (of channels: per minute).
     """
     layer = live_layer()
@@ -45,7 +47,7 @@ def _status(
         "engine": layer.engine.describe(),
         "nodes": [_node(name, entry, now) for name, entry in sorted(nodes.items())],
         "streams": [_stream(stream, now) for stream in streams],
-        "channels": [_channel(channel, now) for channel in channels],
+        "channels": _channels(layer, channels, now),
         "counts": metrics.snapshot(),
     }
 
@@ -69,9 +71,14 @@ def _stream(stream: StreamStatus, now: float) -> dict[str, Any]:
     }
 
 
-def _channel(channel: ActiveChannel, now: float) -> dict[str, Any]:
-    return {
-        "channel": channel.channel,
-        "minute_rate": channel.rate,
-        "last": round(now - channel.last, 1),
-    }
+def _channels(layer: LiveChannelLayer, active: list[ActiveChannel], now: float) -> list[dict[str, Any]]:
+    nodes = layer.nodes()
+    viewers: Counter[str] = sum((Counter(node.hub.counts()) for node in nodes), Counter())
+    silent = sorted(viewers.keys() - {channel.channel for channel in active})
+    rows: list[tuple[str, int, float | None]]
+    rows = [(channel.channel, channel.rate, round(now - channel.last, 1)) for channel in active]
+    rows += [(channel, 0, None) for channel in silent]
+    return [
+        {"channel": channel, "viewers": viewers[channel] if nodes else None, "minute_rate": rate, "last": last}
+        for channel, rate, last in rows
+    ]

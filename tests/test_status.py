@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from livechannels import StreamSource, live_path, status
+from livechannels import LiveChannel, StreamSource, live_path, status
+from livechannels.activity import Activity
 from livechannels.sources import Stream
 from livechannels.testing import live_client, live_test_layer
 
@@ -19,6 +20,11 @@ class Ticker(StreamSource):
     async def run(self, stream: Stream) -> None:
         await stream.publish({"n": 1})
         await asyncio.Event().wait()
+
+
+class Open(LiveChannel):
+    def can_subscribe(self, user: object) -> bool:
+        return True
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +48,19 @@ async def test_a_running_stream_shows_its_leader_and_token() -> None:
             assert found["engine"]["engine"] == "memory"
             assert json.loads(json.dumps(found)) == found
         await layer.close()
+
+
+async def test_channels_show_their_viewers_on_this_node(settings: object) -> None:
+    """Those published to come first; those only looked at follow."""
+    settings.LIVECHANNELS = {"CHANNELS": [live_path("open/<slug:name>", Open)]}  # type: ignore[attr-defined]
+    with live_test_layer() as layer:
+        async with live_client() as first, live_client() as second:
+            for client, channel in ((first, "open/b"), (second, "open/b"), (first, "open/a")):
+                await client.subscribe(channel)
+            await Activity(layer).published("open/b")
+            found = (await status.gather())["channels"]
+        await layer.close()
+    assert [(one["channel"], one["viewers"]) for one in found] == [("open/b", 2), ("open/a", 1)]
 
 
 def test_from_sync_code_nothing_runs() -> None:

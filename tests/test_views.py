@@ -147,6 +147,15 @@ async def test_plain_http_to_the_websocket(async_client: AsyncClient) -> None:
     assert (response.status_code, response["Upgrade"]) == (426, "websocket")
 
 
+async def test_the_page_counts_viewers(
+    serving: LiveChannelLayer, staff: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving.node().hub, "counts", lambda: {"open/watched": 3})
+    text = (await staff.get("/live/status", headers=HTML)).content.decode()
+    assert '<th scope="col">viewers</th>' in text
+    assert "<td>open/watched</td><td>3</td>" in text
+
+
 @pytest.mark.usefixtures("serving")
 async def test_pushed_channels_are_listed(staff: AsyncClient, async_client: AsyncClient) -> None:
     response = await async_client.post(
