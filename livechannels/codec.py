@@ -80,7 +80,6 @@ class Codec:
         self.dumps, self.loads = registry.get(serializer)
         self.seal: Callable[[bytes], bytes] = bytes
         self.unseal: Callable[[bytes], bytes] = bytes
-        self.encrypted = bool(keys)
         if keys:
             self._use_keys(keys)
 

@@ -61,11 +61,6 @@ def presence(channel: str) -> str:
     return "p/" + channel
 
 
-def viewers(channel: str) -> str:
-    """The roster of nodes that have viewers of a live channel."""
-    return "v/" + channel
-
-
 def lock(name: str) -> str:
     """The topic whose lease is the leader_lock of this name."""
     return "k/" + name

@@ -22,7 +22,7 @@ def test_an_illegal_live_name(name, why):
 
 
 def test_kinds_of_one_name_never_meet():
-    kinds = [topics.group, topics.inbox, topics.queue, topics.live, topics.presence, topics.viewers, topics.lock]
+    kinds = [topics.group, topics.inbox, topics.queue, topics.live, topics.presence, topics.lock]
     fixed = [topics.CONTROL, topics.NODES, topics.CHANNELS, topics.STREAMS]
     names = {kind(name) for kind in kinds for name in ("a", "all", "nodes", "l/a")} | set(fixed)
-    assert len(names) == 7 * 4 + 4
+    assert len(names) == 6 * 4 + 4
