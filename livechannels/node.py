@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakValueDictionary
+from weakref import ReferenceType, ref
 
 import msgspec
 
@@ -97,7 +97,7 @@ class Node:
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._inboxes: dict[str, InboxFeed] = {}
         self._readers: dict[str, QueueReader] = {}
-        self._consumers: WeakValueDictionary[str, asyncio.Task[Any]] = WeakValueDictionary()
+        self._consumers: dict[str, ReferenceType[asyncio.Task[Any]]] = {}
         self._subscriptions: dict[tuple[str, str], ConsumerSubscription] = {}
         options = layer.options
         self.mailboxes = Mailboxes(layer.get_capacity)
@@ -179,7 +179,7 @@ class Node:
         channel = f"{part}!{next(self.names)}"
         consumer = asyncio.current_task()
         if consumer is not None:
-            self._consumers[channel] = consumer
+            self._consumers[channel] = ref(consumer)
         return channel
 
     def open_inbox(self, part: str) -> None:
@@ -331,6 +331,7 @@ class Node:
     def sweep(self) -> None:
         """Let go of consumers that ended without goodbye."""
         grace = max(self.layer.options.expiry, SWEEP_EVERY)
+        self._consumers = {channel: self._consumers[channel] for channel in self._consumers if self._at_work(channel)}
         gone = self.mailboxes.sweep(time.monotonic(), grace, LONG_READ, self._at_work)
         if gone:
             logger.debug("%d channels whose consumers are gone were swept", len(gone))
@@ -342,7 +343,7 @@ class Node:
             del self._readers[channel]
 
     def _at_work(self, channel: str) -> bool:
-        consumer = self._consumers.get(channel)
+        consumer = self._consumers[channel]() if channel in self._consumers else None
         return consumer is not None and not consumer.done()
 
     # The end
