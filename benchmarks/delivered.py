@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import time
@@ -29,13 +30,21 @@ async def _arrived(crowd: Crowd, process: asyncio.subprocess.Process) -> int:
     return wanted
 
 
+async def _settle(site: Served) -> None:
+    """Everyone is connected. A full collection of either process in the middle would be the slowest percent."""
+    await asyncio.to_thread(site.rss_collected)
+    gc.collect()
+    gc.freeze()
+    await asyncio.sleep(SETTLE)
+
+
 async def flood(site: Served, hello: str, in_flight: int, lasting: float) -> Sample:
     """Always `in_flight` publications that have not reached everybody."""
     # The reading end stays open here: what is confirmed after the publisher's end must not break a client.
     reading, writing = os.pipe()
     crowd = Crowd(site.port, hello, writing)
     await crowd.grow(CLIENTS)
-    await asyncio.sleep(SETTLE)
+    await _settle(site)
     used, begun = site.cpu(), time.perf_counter()
     async with site.publisher("flood", in_flight, lasting, stdin=reading) as process:
         while not crowd.count:
@@ -55,7 +64,7 @@ async def pace(site: Served, hello: str, publications: int) -> Sample:
     """From the call that publishes to each client's receipt, at 5 publications a second."""
     crowd = Crowd(site.port, hello)
     await crowd.grow(CLIENTS)
-    await asyncio.sleep(SETTLE)
+    await _settle(site)
     crowd.latencies = []
     used = site.cpu()
     async with site.publisher("pace", 5, publications) as process:
@@ -79,6 +88,7 @@ async def slow(site: Served, hello: str, flood_hello: str, lasting: float, reads
     crowd, witness = Crowd(site.port, hello), Crowd(site.port, flood_hello)
     await crowd.grow(CLIENTS)
     await witness.grow(1)
+    await _settle(site)
     stuck, gone = None, 0.0
     async with site.publisher("beside", 20, lasting + LEAD) as process:
         ending = asyncio.ensure_future(_arrived(crowd, process))

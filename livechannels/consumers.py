@@ -107,8 +107,8 @@ class WebSocket:
     async def accept(self, subprotocol: str | None) -> None:
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol})
 
-    async def send(self, text: str) -> None:
-        await self._send({"type": "websocket.send", "text": text})
+    def send(self, text: str) -> Awaitable[None]:
+        return self._send({"type": "websocket.send", "text": text})
 
     async def close(self, disconnect: Disconnect) -> None:
         """Send the close frame; a client that does not read it loses the socket all the same, if the server lets us."""

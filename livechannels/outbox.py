@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from . import metrics
 from .backlog import Backlog, Joiner
@@ -83,7 +84,7 @@ class Outbox:
         self._give_up = give_up
         self._backlog = Backlog(limit, _joiner)
         self._due = False
-        self._writer: asyncio.Task[object] | None = None
+        self._writer: asyncio.Task[Any] | None = None
         self._released: asyncio.Future[None] | None = None
         self._open = True
         self._finishing = False
@@ -148,7 +149,9 @@ class Outbox:
                 while self._writer is not None:
                     self._released = asyncio.get_running_loop().create_future()
                     await self._released
-                await self.write()
+                task = asyncio.current_task()
+                assert task is not None
+                await self.write(task)
         except TimeoutError:
             return False
         finally:
@@ -167,12 +170,12 @@ class Outbox:
             self._due = True
             self._writers.add(self)
 
-    async def write(self) -> None:
-        """Send what may be sent. For Writers."""
+    async def write(self, task: asyncio.Task[Any]) -> None:
+        """Send what may be sent, in this task. For Writers."""
         self._due = False
         if self._writer is not None or not (self._open or self._finishing):
             return
-        self._writer = asyncio.current_task()
+        self._writer = task
         backlog = self._backlog
         try:
             while True:

@@ -49,7 +49,7 @@ _shared_limits: dict[str, int] = {}
 class Transport(Protocol):
     """What carries a session."""
 
-    async def send(self, text: str) -> None:
+    def send(self, text: str) -> Awaitable[None]:
         """Transmit one frame; waits while the way is blocked, raises when it is gone."""
 
     async def close(self, disconnect: Disconnect) -> None:

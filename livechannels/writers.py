@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Writable(Protocol):
     """What has something to send."""
 
-    async def write(self) -> None:
-        """Send it; may wait for a blocked socket as long as it likes. Raises nothing but CancelledError."""
+    async def write(self, task: asyncio.Task[Any]) -> None:
+        """Send it, in this task; may wait for a blocked socket as long as it likes. Raises CancelledError only."""
 
 
 class Writers:
@@ -49,5 +49,7 @@ class Writers:
             self._begin()
 
     async def _work(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         while self._due:
-            await self._due.popleft().write()
+            await self._due.popleft().write(task)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from livechannels.writers import Writers
 
@@ -13,7 +14,7 @@ class Socket:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def write(self) -> None:
+    async def write(self, task: asyncio.Task[Any]) -> None:
         await self.open.wait()
         self.log.append(self.number)
 
