@@ -10,13 +10,13 @@ import pytest
 import redis
 
 from livechannels import options, topics
-from livechannels.engines.base import Publish, Retention
-from livechannels.engines.redis import RedisEngine, link
+from livechannels.engines.base import Publish, QueuePush, Retention
+from livechannels.engines.redis import RedisEngine, cluster, link
 from livechannels.exceptions import EngineUnavailable
 from tests.conftest import SERVER, start_or_skip
 from tests.engines.conftest import Recorder
 from tests.servers import RedisServer, wait_until
-from tests.topologies import SentinelSet
+from tests.topologies import Cluster, SentinelSet
 
 
 async def test_sentinels_that_do_not_answer_break_no_path_to_a_good_master(monkeypatch, prefix):
@@ -36,6 +36,28 @@ async def test_sentinels_that_do_not_answer_break_no_path_to_a_good_master(monke
             for sentinel in topology.sentinels:
                 sentinel.thaw()
             await port.close()
+
+
+async def test_a_new_name_in_a_slot_that_moved_disturbs_no_other(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    """Nobody told this node that the slot moved: its first SSUBSCRIBE there is refused with MOVED."""
+    monkeypatch.setattr(cluster, "REFRESH_EVERY", 600.0)
+    with Cluster(SERVER) as topology:
+        where = {"hosts": [topology.url], "prefix": prefix}
+        engine, direct = (RedisEngine(options.parse(where)) for _ in range(2))
+        heard = Recorder()
+        port = engine.port(heard, "node")
+        try:
+            await heard.until(lambda: len(heard.resumed) == len(topology.nodes), "all connections")
+            moving = topics.queue("moving")
+            direct.run_sync(QueuePush(moving, b"x", 10, 60))
+            topology.move_slot_of("moving")
+            await port.subscribe(moving)
+            direct.run_sync(QueuePush(moving, b"y", 10, 60))
+            await heard.received(1)
+            assert heard.interruptions == 0
+        finally:
+            await port.close()
+            direct.close()
 
 
 @pytest.fixture

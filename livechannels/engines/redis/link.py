@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from redis.crc import key_slot
+
 from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
 from ..base import Health
@@ -185,6 +187,11 @@ class Link:
         if name in self.wanted and self._sharded:
             self._on_moved(name)
 
+    def _on_slot_moved(self, slot: int) -> None:
+        """A new name was refused: it tells the slot only, which no other name here can have any more."""
+        for name in [name for name in self.wanted if key_slot(name.encode()) == slot]:
+            self._on_moved(name)
+
     def _on_raw(self, name: str, data: bytes) -> None:
         if name == self._probe:
             self._on_heard()
@@ -240,7 +247,8 @@ class Link:
             self.operations.examined = True
             self._subscriber = Subscriber(
                 subscriber, self._on_raw, self._confirm,
-                sharded=self._sharded, on_unsubscribed=self._on_unsubscribed, on_pong=self._on_heard,
+                sharded=self._sharded, on_unsubscribed=self._on_unsubscribed, on_moved=self._on_slot_moved,
+                on_pong=self._on_heard,
             )  # fmt: skip
             await self._resubscribe()
         except BaseException:

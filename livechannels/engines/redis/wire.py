@@ -230,6 +230,7 @@ class Subscriber:
         *,
         sharded: bool = False,
         on_unsubscribed: Callable[[str], None] = lambda name: None,
+        on_moved: Callable[[int], None] = lambda slot: None,
         on_pong: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_pong = on_pong
@@ -237,6 +238,7 @@ class Subscriber:
         self._on_message = on_message
         self._on_subscribed = on_subscribed
         self._on_unsubscribed = on_unsubscribed
+        self._on_moved = on_moved
         self._sharded = sharded
         self._words = ("SSUBSCRIBE", "SUNSUBSCRIBE") if sharded else ("SUBSCRIBE", "UNSUBSCRIBE")
         wire.on_reply = self._on_reply  # type: ignore[method-assign]
@@ -256,7 +258,10 @@ class Subscriber:
 
     def _on_reply(self, reply: Any) -> None:
         if isinstance(reply, ReplyError):
-            self.wire.fail(f"subscribing was refused: {reply}")
+            if reply.code == "MOVED":
+                self._on_moved(int(str(reply).split(" ")[1]))
+            else:
+                self.wire.fail(f"subscribing was refused: {reply}")
             return
         kind = reply[0] if isinstance(reply, list) else reply
         if kind in (b"message", b"smessage"):
