@@ -23,13 +23,14 @@ class Mailbox(Generic[B]):
 
     # The oldest item has a place of its own: a reader that keeps up costs no queue, and a fan-out to many such
     # readers allocates nothing, so it does not set off the garbage collector either.
-    __slots__ = ("_first", "_more", "_waiter", "capacity", "left_at", "name", "quit")
+    __slots__ = ("_first", "_loop", "_more", "_waiter", "capacity", "left_at", "name", "quit")
 
     def __init__(self, name: str, capacity: int) -> None:
         self.name = name
         self.capacity = capacity
         self.left_at = 0.0
         self.quit = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._first: tuple[float, B] | None = None
         self._more: deque[tuple[float, B]] | None = None
         self._waiter: Waiter | list[Waiter] | None = None
@@ -110,7 +111,9 @@ class Mailbox(Generic[B]):
         """The oldest message, waiting for one. May be cancelled at any moment without loss."""
         self.quit = False
         while self._first is None or (body := self.take()) is None:
-            waiter = asyncio.get_running_loop().create_future()
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            waiter = self._loop.create_future()
             if self._waiter is None:
                 self._waiter = waiter
             else:
