@@ -84,8 +84,9 @@ class Memberships:
     def __init__(self, session: ClientSession) -> None:
         self._session = session
         self._by_channel: dict[str, Membership] = {}
-        # Channels whose presence may name this client: rather one too many than one too few.
-        self._present: set[str] = set()
+        # Channels whose presence may name this client: rather one too many than one too few. Frozen, for the
+        # empty set costs nothing then.
+        self._present: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self._by_channel)
@@ -119,7 +120,7 @@ class Memberships:
         if membership.shown:
             layer = self._session.node.layer
             enter = layer.presence_refresh if membership.channel in self._present else layer.presence_enter
-            self._present.add(membership.channel)
+            self._present |= {membership.channel}
             self._session.deadlines.set("presence", PRESENCE_EVERY, self._refresh_soon)
             try:
                 await enter(membership.channel, self._session.info)
@@ -135,7 +136,7 @@ class Memberships:
     async def leave(self, channel: str) -> None:
         """End presence on a channel, unless the client came back meanwhile."""
         if channel in self._present and channel not in self._by_channel:
-            self._present.discard(channel)
+            self._present -= {channel}
             try:
                 await self._session.node.layer.presence_leave(channel, self._session.info)
             except EngineUnavailable:
@@ -187,11 +188,12 @@ class Memberships:
 
     async def leave_all(self) -> None:
         """End presence everywhere. While the store is away it ends by itself, after a minute."""
-        while self._present:
-            try:
-                await self._session.node.layer.presence_leave(self._present.pop(), self._session.info)
-            except EngineUnavailable:
-                self._present.clear()
+        present, self._present = self._present, frozenset()
+        try:
+            for channel in present:
+                await self._session.node.layer.presence_leave(channel, self._session.info)
+        except EngineUnavailable:
+            logger.debug("Presence ends by itself: the store is away")
 
     def _refresh_soon(self) -> None:
         self._session.do(self._refresh)
