@@ -10,6 +10,7 @@ from collections.abc import Callable, ItemsView, Iterator, ValuesView
 from typing import Any, NoReturn
 
 FLAT = frozenset({str, int, float, bool, bytes, type(None)})
+NESTED = frozenset({dict, list})
 
 
 class Shared:
@@ -152,7 +153,11 @@ class _FixedList(list[Any]):
 
 def _fixed(value: Any) -> Any:
     if type(value) is dict:
-        return _FixedDict({key: _fixed(inner) if type(inner) not in FLAT else inner for key, inner in value.items()})
+        fixed = _FixedDict(value)
+        for key, inner in value.items():
+            if type(inner) in NESTED:
+                dict.__setitem__(fixed, key, _fixed(inner))
+        return fixed
     if type(value) is list:
-        return _FixedList([_fixed(inner) if type(inner) not in FLAT else inner for inner in value])
+        return _FixedList([_fixed(inner) if type(inner) in NESTED else inner for inner in value])
     return value

@@ -29,7 +29,7 @@ from .inboxes import META_TTL, InboxFeed, Letter
 from .mailboxes import Body, Mailbox, Mailboxes
 from .positions import START, Entry
 from .queues import QueueReader
-from .subscriptions import ConsumerSubscription
+from .subscriptions import ConsumerSubscription, event_maker
 
 if TYPE_CHECKING:
     from .layer import LiveChannelLayer
@@ -107,6 +107,7 @@ class Node:
         private.port = MemoryEngine().port(private, self.id)
         self.private = private
         self.hub = Hub(self.feeds, private, layer.policies, layer.codec.unseal)
+        self._event = event_maker(layer.codec)
         self.groups = Groups(
             self.feeds,
             self.mailboxes,
@@ -214,7 +215,7 @@ class Node:
             channel,
             self.mailboxes.get(channel_name),
             spawn=self.spawn,
-            dumps=self.layer.codec.dumps,
+            event=self._event,
             expiry=self.layer.options.expiry,
             gap_event=self._gap_event,
         )

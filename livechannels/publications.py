@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from .positions import Entry, Position
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -77,7 +79,7 @@ class Publication:
         self.epoch = epoch
         self.time = time
         self._body: _Body | None = None
-        self._encoded: dict[Callable[[Publication], bytes], bytes] | None = None
+        self._encoded: dict[Callable[[Publication], Any], Any] | None = None
 
     @classmethod
     def from_entry(
@@ -116,11 +118,11 @@ class Publication:
     def info(self) -> ClientInfo | None:
         return self._parsed().info
 
-    def encoded(self, encoder: Callable[[Publication], bytes]) -> bytes:
+    def encoded(self, encoder: Callable[[Publication], T]) -> T:
         """What `encoder` makes of this publication, made once however many receivers ask."""
         if self._encoded is None:
             self._encoded = {}
-        found = self._encoded.get(encoder)
+        found: T | None = self._encoded.get(encoder)
         if found is None:
             found = self._encoded[encoder] = encoder(self)
         return found

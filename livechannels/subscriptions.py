@@ -6,16 +6,36 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
+from .codec import Codec
 from .exceptions import EngineUnavailable
 from .feeds import Spawn
 from .hub import Hub
+from .isolation import Shared
 from .mailboxes import Body, Mailbox
 from .positions import Position
 from .publications import Publication
 
 logger = logging.getLogger(__name__)
+
+
+def event_maker(codec: Codec) -> Callable[[Publication], Shared]:
+    """What makes a publication the event that plain consumers get: once, however many they are."""
+
+    def event(publication: Publication) -> Shared:
+        body = codec.dumps(
+            {
+                "type": "live.publication",
+                "channel": publication.channel,
+                "data": publication.data,
+                "offset": publication.offset,
+                "epoch": publication.epoch,
+                "tags": publication.tags,
+            }
+        )
+        return Shared(body, codec.loads)
+
+    return event
 
 
 class ConsumerSubscription:
@@ -32,7 +52,7 @@ class ConsumerSubscription:
         box: Mailbox[Body],
         *,
         spawn: Spawn,
-        dumps: Callable[[Any], bytes],
+        event: Callable[[Publication], Shared],
         expiry: float,
         gap_event: Callable[[str, str], bytes | None],
     ) -> None:
@@ -42,7 +62,7 @@ class ConsumerSubscription:
         self._hub = hub
         self._box = box
         self._spawn = spawn
-        self._dumps = dumps
+        self._event = event
         self._expiry = expiry
         self._gap_event = gap_event
         self._overflowed = False
@@ -99,7 +119,7 @@ class ConsumerSubscription:
             self._overflowed = False
             self._tell_gap("overflow")
         try:
-            body = publication.encoded(self._encode)
+            body = publication.encoded(self._event)
         except (TypeError, ValueError, OverflowError) as error:
             logger.warning("%s: a publication does not fit the serializer and was skipped: %s", self.channel, error)
             return
@@ -109,18 +129,6 @@ class ConsumerSubscription:
         elif not self._overflowed:
             self._overflowed = True
             logger.info("%s: a consumer is over capacity; publications are dropped", self.channel)
-
-    def _encode(self, publication: Publication) -> bytes:
-        return self._dumps(
-            {
-                "type": "live.publication",
-                "channel": publication.channel,
-                "data": publication.data,
-                "offset": publication.offset,
-                "epoch": publication.epoch,
-                "tags": publication.tags,
-            }
-        )
 
     def on_join(self, channel: str, info: bytes) -> None:
         """Plain consumers are not told of joins."""
@@ -134,7 +142,7 @@ class ConsumerSubscription:
         elif not self.ended:
             self._spawn(self._retry(), "livechannels-resubscribe")
 
-    def _put(self, body: bytes) -> bool:
+    def _put(self, body: Body) -> bool:
         return self._box.put((time.monotonic() + self._expiry, body))
 
     def _tell_gap(self, reason: str) -> None:

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
+from livechannels.codec import Codec
 from livechannels.feeds import Feeds
 from livechannels.hub import Hub
-from livechannels.mailboxes import Mailbox
+from livechannels.isolation import Shared
+from livechannels.mailboxes import Body, Mailbox
 from livechannels.policies import Policy
 from livechannels.positions import Position
-from livechannels.subscriptions import ConsumerSubscription
+from livechannels.subscriptions import ConsumerSubscription, event_maker
 from tests.test_feeds import eventually, feeds
 from tests.test_hub import publish
 
@@ -19,9 +20,9 @@ __all__ = ["feeds"]
 async def test_continuity_that_ends_while_subscribing_costs_and_repeats_nothing(feeds: Any) -> None:
     """An epoch may change between asking for the position and hearing it."""
     hub = Hub(feeds, feeds, lambda channel: Policy(history_size=100, history_ttl=60))
-    box = Mailbox("consumer", 100)
+    box: Mailbox[Body] = Mailbox("consumer", 100)
     subscription = ConsumerSubscription(
-        hub, "cpu", box, spawn=spawner(feeds), dumps=lambda event: json.dumps(event).encode(), expiry=60,
+        hub, "cpu", box, spawn=spawner(feeds), event=event_maker(Codec("json")), expiry=60,
         gap_event=lambda name, reason: b'{"data": "gap"}',
     )  # fmt: skip
     await publish(feeds, 1, 2)
@@ -36,9 +37,26 @@ async def test_continuity_that_ends_while_subscribing_costs_and_repeats_nothing(
     await eventually(lambda: "cpu" in hub.counts(), "subscribed again")
     await publish(feeds, 4)
     await eventually(lambda: len(box) >= 3, "live again")
-    assert [json.loads(body)["data"] for body in box.drain()] == [2, 3, 4]
+    assert [event.message()["data"] for event in box.drain() if isinstance(event, Shared)] == [2, 3, 4]
     assert subscription.position is not None
     assert subscription.position == Position(subscription.position.epoch, 4)
+
+
+async def test_an_event_is_made_once_for_all_consumers_and_each_has_its_own(feeds: Any) -> None:
+    hub = Hub(feeds, feeds, lambda channel: Policy(history_size=100, history_ttl=60))
+    event = event_maker(Codec())
+    boxes: list[Mailbox[Body]] = [Mailbox(name, 100) for name in ("a", "b")]
+    for box in boxes:
+        await ConsumerSubscription(
+            hub, "cpu", box, spawn=spawner(feeds), event=event, expiry=60, gap_event=lambda name, reason: None
+        ).start(None)
+    await publish(feeds, 7)
+    await eventually(lambda: all(len(box) for box in boxes), "one for each")
+    (first,), (second,) = boxes[0].drain(), boxes[1].drain()
+    assert first is second and isinstance(first, Shared)
+    one, other = first.message(), first.message()
+    one["tags"] = one["data"] = "edited"
+    assert (other["type"], other["channel"], other["data"], other["tags"]) == ("live.publication", "cpu", 7, None)
 
 
 def spawner(feeds: Feeds) -> Any:
