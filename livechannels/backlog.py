@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple
 
 MESSAGES_PER_FRAME = 16
 BYTES_PER_FRAME = 65_536
+SINGLES = 8
 
 
 class Frame(NamedTuple):
@@ -19,23 +20,24 @@ class Frame(NamedTuple):
 class Joiner:
     """Joins messages with a separator and remembers the last result.
 
-    Connections that watch the same channels send the same messages one after the other, so one slot is
-    enough to make each joined text once for all of them.
+    Connections that watch the same channels send the same messages one after the other, so one slot (and a few for
+    single messages) is enough to make each text once for all of them.
     """
 
-    __slots__ = ("_separator", "_single", "_slot")
+    __slots__ = ("_separator", "_singles", "_slot")
 
     def __init__(self, separator: bytes) -> None:
         self._separator = separator
         self._slot: tuple[tuple[bytes, ...], Frame] = ((), Frame(0, 0, ""))
-        self._single: tuple[bytes, Frame] = (b"", Frame(1, 0, ""))
+        self._singles: dict[bytes, Frame] = {}
 
     def alone(self, message: bytes) -> Frame:
         """One message, by far the most frequent frame."""
-        known, frame = self._single
-        if known is not message:
-            frame = Frame(1, len(message), message.decode())
-            self._single = (message, frame)
+        frame = self._singles.get(message)
+        if frame is None:
+            if len(self._singles) >= SINGLES:
+                self._singles.clear()
+            frame = self._singles[message] = Frame(1, len(message), message.decode())
         return frame
 
     def join(self, waiting: tuple[bytes, ...]) -> Frame:
@@ -80,9 +82,10 @@ class Backlog:
 
     def take(self) -> Frame:
         """Remove the oldest messages, as one frame. The backlog must not be empty."""
-        if len(self._messages) == 1:
+        if len(self._messages) == 1 or MESSAGES_PER_FRAME == 1:
             frame = self._joiner.alone(self._messages[0])
-            self.clear()
+            self.size -= frame.size
+            del self._messages[0], self._keys[0]
             return frame
         frame = self._joiner.join(tuple(self._messages[:MESSAGES_PER_FRAME]))
         self.size -= sum(map(len, self._messages[: frame.messages]))
