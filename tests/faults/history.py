@@ -8,7 +8,7 @@ gap was told. It knows nothing of livechannels: only events and offsets.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,9 +40,9 @@ class View:
     resets: int = 0
     recoveries: int = 0
 
-    def lacks(self, offsets: Iterable[int], kept: Surviving | None) -> list[int]:
+    def lacks(self, offsets: Iterable[int], ids: Callable[[int], str | None]) -> list[int]:
         """Which of these offsets hold something this viewer was never given, not even without a position."""
-        return [offset for offset in offsets if kept is None or kept.ids.get(offset) not in self.unplaced]
+        return [offset for offset in offsets if ids(offset) not in self.unplaced]
 
 
 @dataclass
@@ -131,6 +131,14 @@ def _follow(events: list[Event], surviving: dict[str, Surviving], report: Report
     """What each viewer was told. One that was served while the store was away is not served again when it turns out
     that the store took the publication: that offset may be missing, the publication may not."""
     views: dict[Place, View] = defaultdict(View)
+    # What stood where, also in a store that was erased since.
+    stood = {
+        (event["channel"], event["epoch"], event["offset"]): event["id"]
+        for event in events
+        if event["event"] in ("seen", "published")
+    }
+    for channel, kept in surviving.items():
+        stood.update({(channel, kept.epoch, offset): name for offset, name in kept.ids.items()})
     for event in events:
         if "viewer" not in event:
             continue
@@ -158,7 +166,10 @@ def _follow(events: list[Event], surviving: dict[str, Surviving], report: Report
                 complain(f"{place}: {event['id']} of epoch {event['epoch']} while at {view.epoch}")
             if event["offset"] <= view.last:
                 complain(f"{place}: offset {event['offset']} ({event['id']}) again, was at {view.last}")
-            elif lost := view.lacks(range(view.last + 1, event["offset"]), surviving.get(event["channel"])):
+            elif lost := view.lacks(
+                range(view.last + 1, event["offset"]),
+                lambda offset, event=event: stood.get((event["channel"], event["epoch"], offset)),
+            ):
                 complain(f"{place}: offset {event['offset']} after {view.last}: {len(lost)} silently lost")
             if view.attached and event["id"] in view.repeated:
                 complain(f"{place}: {event['id']} was given without a position, and again at {event['offset']}")
@@ -171,12 +182,14 @@ def _follow(events: list[Event], surviving: dict[str, Surviving], report: Report
 
 def _compare(place: Place, view: View, kept: Surviving, report: Report) -> None:
     complain = report.violations.append
-    if view.epoch != kept.epoch or view.last > kept.top or view.lacks(range(view.last + 1, kept.top + 1), kept):
+    if view.epoch != kept.epoch or view.last > kept.top or view.lacks(range(view.last + 1, kept.top + 1), kept.ids.get):
         complain(f"{place}: ended at {view.epoch}:{view.last}, the store at {kept.epoch}:{kept.top}")
     wrong = [offset for offset, name in view.known.items() if kept.ids.get(offset, name) != name]
     if wrong:
         complain(f"{place}: knows {len(wrong)} messages that were taken back and was never told, from {min(wrong)} on")
-    missing = view.lacks([offset for offset in kept.ids if offset > view.base and offset not in view.known], kept)
+    missing = view.lacks(
+        [offset for offset in kept.ids if offset > view.base and offset not in view.known], kept.ids.get
+    )
     if missing:
         complain(f"{place}: lacks {len(missing)} of the surviving messages, from {min(missing)} on, and was never told")
 

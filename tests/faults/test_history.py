@@ -122,3 +122,11 @@ def test_served_without_a_position_and_not_again_is_fine():
 
 def test_served_without_a_position_and_again():
     assert "and again at 2" in run(subscribed(0), seen(1), unplaced("p-2"), *map(seen, range(2, 6)))[0]
+
+
+def test_served_without_a_position_in_a_store_that_was_erased_since():
+    lived = [subscribed(0, epoch="E0"), seen(1, "q-1", epoch="E0"), unplaced("q-2"), seen(3, "q-3", epoch="E0")]
+    after = [{"event": "insufficient", "viewer": "v", "channel": CHANNEL}, subscribed(5, since=["E0", 3])]
+    placed = {"event": "published", "channel": CHANNEL, "id": "q-2", "epoch": "E0", "offset": 2}
+    assert run(*lived, placed, *after) == []
+    assert "silently lost" in run(*lived, *after)[0]
