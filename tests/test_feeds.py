@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from livechannels.engines.base import Command, Publish, Read, Retention
+from livechannels.engines.base import Command, Positions, Publish, Read, Retention
 from livechannels.engines.memory import MemoryEngine
 from livechannels.exceptions import EngineUnavailable
 from livechannels.feeds import Feed, Feeds
@@ -60,11 +60,18 @@ class Path:
         self.refusing: Callable[[Command[Any]], bool] = lambda command: False
         self.reads: list[Slice] = []
         self.asked: list[Read] = []
+        self.subscribed: list[tuple[str, ...]] = []
+        self.ran: list[Command[Any]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._port, name)
 
+    def subscribe(self, *topics: str) -> Any:
+        self.subscribed.append(topics)
+        return self._port.subscribe(*topics)
+
     async def run(self, command: Command[Any]) -> Any:
+        self.ran.append(command)
         await self.open.wait()
         if self.refusing(command):
             raise EngineUnavailable
@@ -199,3 +206,41 @@ async def test_what_came_from_the_store_is_not_served_again_without_it(feeds: Fe
     feeds.on_message(TOPIC, Position("e", 1), 0, b"1", b"abcdefghijk")
     feeds.deliver_unplaced(Publish(TOPIC, b"1", KEEP, id="abcdefghijk"))
     assert feed.bodies == [b"1"]
+
+
+async def test_the_joins_of_one_turn_share_one_subscribe_and_one_read(feeds: Feeds) -> None:
+    path: Path = feeds.port  # type: ignore[assignment]
+    await publish(feeds, b"before")
+    many = [Heard(f"g/{number}") for number in range(5)] + [Heard()]
+    await asyncio.gather(*map(feeds.join, many))
+    topics = [feed.topic for feed in many]
+    assert path.subscribed == [tuple(topics)]
+    assert path.ran == [Positions(topics[0], topics)]
+    assert [feed.position.offset for feed in many if feed.position] == [0, 0, 0, 0, 0, 1]
+    await feeds.join(Heard("g/later"))
+    assert path.subscribed[1:] == [("g/later",)]
+
+
+async def test_who_joins_first_and_who_joins_along_hear_both_that_the_store_is_away(feeds: Feeds) -> None:
+    """The first by an error; for the others it is not theirs."""
+    feeds.port.refusing = lambda command: True  # type: ignore[attr-defined]
+    feed = Heard()
+    first = asyncio.ensure_future(feeds.join(feed))
+    await asyncio.sleep(0)
+    await feeds.joined(feed)
+    with pytest.raises(EngineUnavailable):
+        await first
+
+
+async def test_messages_that_come_while_the_position_is_read_are_neither_lost_nor_repeated(feeds: Feeds) -> None:
+    path: Path = feeds.port  # type: ignore[assignment]
+    feed = Heard()
+    joining = asyncio.ensure_future(feeds.join(feed))
+    path.open.clear()
+    await eventually(lambda: path.ran, "the read has left")
+    await publish(feeds, b"1", b"2")
+    path.open.set()
+    await joining
+    await publish(feeds, b"3")
+    await eventually(lambda: feed.bodies[-1:] == [b"3"], "the last")
+    assert feed.bodies == [b"3"], "1 and 2 were there before the position was read"

@@ -109,6 +109,19 @@ async def test_the_last_leaves_and_one_comes_back_before_the_topic_is_let_go(fee
     await eventually(lambda: feeds.get("g/room") is None, "nobody wants it any more")
 
 
+async def test_a_group_is_looked_at_again_when_somebody_comes_back(feeds: Feeds) -> None:
+    """The second look after a join passes over a group that nobody is in any more."""
+    room = Room(feeds)
+    await room.add("a")
+    room.groups.discard("room", "a")
+    feeds.port.unsubscribe("g/room")
+    await room.send(1)
+    await asyncio.sleep(0.1)
+    assert feeds.get("g/room").position.offset == 0  # type: ignore[union-attr]
+    await room.add("b")
+    await eventually(lambda: feeds.get("g/room").position.offset == 1, "what was not heard is found")  # type: ignore[union-attr]
+
+
 async def test_a_membership_ends_unless_its_consumer_reads(feeds: Feeds) -> None:
     room = Room(feeds, group_expiry=0.05)
     await room.add("gone", "waits", "has read")

@@ -388,3 +388,21 @@ class TestAbsent:
             warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
             assert len(warnings) == 1, warnings
             assert re.search(says, warnings[0], re.IGNORECASE)
+
+
+async def test_the_joins_of_one_turn_cost_one_subscribe_and_leaving_one_unsubscribe(own_layers, own_redis, monkeypatch):
+    monkeypatch.setattr("livechannels.feeds.LINGER", 0.05)
+    layer = own_layers()
+    channel = await layer.new_channel()
+    await layer.group_add("warm", channel)
+    before = own_redis.info("commandstats")["cmdstat_subscribe"]["calls"]
+    names = [f"room-{number}" for number in range(50)]
+    await asyncio.gather(*(layer.group_add(name, channel) for name in names))
+    assert own_redis.info("commandstats")["cmdstat_subscribe"]["calls"] == before + 1
+    for name in names:
+        await layer.group_send(name, {"type": "x", "name": name})
+    assert [message["name"] for message in await receive_all(layer, channel, 50)] == names
+    for name in names:
+        await layer.group_discard(name, channel)
+    await eventually(lambda: len(own_redis.client.pubsub_channels("*room-*")) == 0, "nobody listens any more")
+    assert own_redis.info("commandstats")["cmdstat_unsubscribe"]["calls"] == 1
