@@ -118,17 +118,15 @@ class Crowd:
     async def grow(self, number: int, together: int = 50) -> None:
         """Connect so many more, at most `together` at a time."""
         free = asyncio.Semaphore(together)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(number):
-                await free.acquire()
-                group.create_task(self._connect()).add_done_callback(lambda _: free.release())
+        await asyncio.gather(*(self._connect(free) for _ in range(number)))
 
-    async def _connect(self) -> None:
+    async def _connect(self, free: asyncio.Semaphore) -> None:
         loop = asyncio.get_running_loop()
-        _, client = await loop.create_connection(
-            lambda: Client(self.port, self.hello, self._on_messages), "127.0.0.1", self.port
-        )
-        await client.ready
+        async with free:
+            _, client = await loop.create_connection(
+                lambda: Client(self.port, self.hello, self._on_messages), "127.0.0.1", self.port
+            )
+            await client.ready
         self.clients.append(client)
 
     def cut(self) -> None:
