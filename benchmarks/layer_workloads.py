@@ -32,10 +32,11 @@ def cpu() -> float:
 
 
 class Readers:
-    """Channels in one group with a reader each, counting."""
+    """Channels in one group with a reader each, counting; a `deep` one looks into the nested values."""
 
-    def __init__(self, layer: Any) -> None:
-        self.layer, self.count, self.last = layer, 0, time.perf_counter()
+    def __init__(self, layer: Any, deep: bool = False) -> None:
+        self.layer, self.deep = layer, deep
+        self.count, self.last = 0, time.perf_counter()
         self.first = 0.0
         self.stamps: list[int] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -53,6 +54,8 @@ class Readers:
             self.count += 1
             self.last = time.perf_counter()
             self.first = self.first or self.last
+            if self.deep:
+                got["payload"]["series"][0]["labels"]["host"], got["payload"]["meta"]["tags"]["rack"]
             if got["t"]:
                 self.stamps.append(time.monotonic_ns() - got["t"])
 
@@ -97,9 +100,9 @@ async def w1_many(layer: Any, url: str, scale: int) -> Sample:
     return {"W1 100 senders, msg/s": rate, "W1 100 senders, CPU us/msg": used, LOST: lost}
 
 
-def _fan_out(members: int) -> Callable[[Any, str, int], Awaitable[Sample]]:
+def _fan_out(members: int, deep: bool = False) -> Callable[[Any, str, int], Awaitable[Sample]]:
     async def w2(layer: Any, url: str, scale: int) -> Sample:
-        readers = Readers(layer)
+        readers = Readers(layer, deep)
         await readers.start("bench", members)
         number = max(10, 8000 * scale // members)
         await flood(layer, "bench", 5, 1)
@@ -108,7 +111,7 @@ def _fan_out(members: int) -> Callable[[Any, str, int], Awaitable[Sample]]:
         begun, used = time.perf_counter(), cpu()
         await flood(layer, "bench", number, 1)
         lost = await readers.wait(number * members)
-        total, name = number * members, f"W2 group of {members}"
+        total, name = number * members, f"W2 group of {members}" + ", nested values read" * deep
         return {
             f"{name}, deliveries/s": total / (readers.last - begun),
             f"{name}, CPU us/delivery": (cpu() - used) / total * 1e6,
@@ -291,6 +294,7 @@ WORKLOADS: dict[str, Any] = {
     "W2 10": _fan_out(10),
     "W2 100": _fan_out(100),
     "W2 1000": _fan_out(1000),
+    "W2 100 deep": _fan_out(100, deep=True),
     "W3 processes": w3_processes,
     "W4 membership": w4_membership,
     "W5 sync": w5_sync,
