@@ -21,8 +21,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SERVER = os.environ.get("TEST_SERVER", "valkey")
-CLUSTER_SERVER = "redis" if SERVER == "redis-6.2" else SERVER
-"""Redis 6.2 has no sharded pub/sub."""
+SERVER_7 = "redis" if SERVER == "redis-6.2" else SERVER
+"""At least Redis 7, for sharded pub/sub and settings that 6.2 does not know."""
 
 
 def start_or_skip(binary: str, *options: str) -> RedisServer:

@@ -16,7 +16,7 @@ from livechannels.engines.redis import acl, link
 from livechannels.engines.redis.wire import StreamWire
 from livechannels.hosts import parse_url
 from livechannels.positions import Position
-from tests.conftest import CLUSTER_SERVER, SERVER
+from tests.conftest import SERVER, SERVER_7
 from tests.servers import NotInstalled, RedisServer, Tls
 from tests.topologies import Cluster, HAProxy, SentinelSet
 
@@ -40,7 +40,7 @@ def start_place(name: str, stack: contextlib.ExitStack, directories: pytest.Temp
             return Place(group.url, [group.master])
         return Place(stack.enter_context(HAProxy(group.master.port, group.replica.port)).url, [group.master])
     if name == "cluster":
-        cluster = stack.enter_context(Cluster(CLUSTER_SERVER))
+        cluster = stack.enter_context(Cluster(SERVER_7))
         return Place(cluster.url, cluster.nodes)
     if name == "tls":
         tls = Tls(directories.mktemp("tls"))

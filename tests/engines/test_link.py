@@ -13,7 +13,7 @@ from livechannels import options, topics
 from livechannels.engines.base import Publish, QueuePush, Retention
 from livechannels.engines.redis import RedisEngine, cluster, link
 from livechannels.exceptions import EngineUnavailable
-from tests.conftest import CLUSTER_SERVER, SERVER, start_or_skip
+from tests.conftest import SERVER_7, start_or_skip
 from tests.engines.conftest import Recorder
 from tests.servers import RedisServer, wait_until
 from tests.topologies import Cluster, SentinelSet
@@ -41,7 +41,7 @@ async def test_sentinels_that_do_not_answer_break_no_path_to_a_good_master(monke
 async def test_a_new_name_in_a_slot_that_moved_disturbs_no_other(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
     """Nobody told this node that the slot moved: its first SSUBSCRIBE there is refused with MOVED."""
     monkeypatch.setattr(cluster, "REFRESH_EVERY", 600.0)
-    with Cluster(CLUSTER_SERVER) as topology:
+    with Cluster(SERVER_7) as topology:
         where = {"hosts": [topology.url], "prefix": prefix}
         engine, direct = (RedisEngine(options.parse(where)) for _ in range(2))
         heard = Recorder()
@@ -63,7 +63,7 @@ async def test_a_new_name_in_a_slot_that_moved_disturbs_no_other(monkeypatch: py
 @pytest.fixture
 def loading() -> Iterator[RedisServer]:
     """A server that has come back and needs some seconds to read what it saved, answering meanwhile."""
-    server = start_or_skip(SERVER, "--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024")
+    server = start_or_skip(SERVER_7, "--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024")
     try:
         with server.client as client:
             for number in range(300):

@@ -15,7 +15,7 @@ from livechannels import options, topics
 from livechannels.engines.base import Flush, Positions, Publish, QueuePop, QueuePush, Read, Retention
 from livechannels.engines.redis import RedisEngine
 from livechannels.exceptions import EngineUnavailable
-from tests.conftest import CLUSTER_SERVER
+from tests.conftest import SERVER_7
 from tests.servers import RedisServer
 from tests.topologies import Cluster, SentinelSet
 
@@ -119,7 +119,7 @@ def test_behind_silent_sentinels_one_that_answers_is_found(prefix: str) -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with Cluster(CLUSTER_SERVER) as cluster:
+    with Cluster(SERVER_7) as cluster:
         yield cluster
 
 
