@@ -88,60 +88,57 @@ class BlockingShard:
         """Send requests and return their replies. Raises Lost, ReplyError or EngineUnavailable."""
         try:
             clients = [self._client(request.key) for request in batch]
+            if len(batch) > 1 and all(client is clients[0] for client in clients):
+                return self._together(clients[0], batch)
+            return [self._one(*pair) for pair in zip(clients, batch, strict=True)]
         except (RedisError, OSError) as error:
             self._servers.forget()
             raise Lost(str(error), sent=False) from None
-        if len(batch) > 1 and all(client is clients[0] for client in clients):
-            return self._together(clients[0], batch)
-        return [self._one(*pair) for pair in zip(clients, batch, strict=True)]
 
     def _together(self, client: Client, batch: list[Request]) -> list[Any]:
         """All on one connection, as WAIT needs it."""
         replies: list[Any] = []
-        for words in (Request.by_hash, Request.in_full):
-            with self._telling(), client.pipeline(transaction=False) as pipe:
-                for request in batch:
-                    pipe.execute_command(*words(request))
-                replies = pipe.execute(raise_on_error=False)
-            if not any(isinstance(reply, NoScriptError) for reply in replies):
-                break
-        for reply in replies:
-            if isinstance(reply, Exception):
-                with self._telling():
+        try:
+            for words in (Request.by_hash, Request.in_full):
+                with client.pipeline(transaction=False) as pipe:
+                    for request in batch:
+                        pipe.execute_command(*words(request))
+                    replies = pipe.execute(raise_on_error=False)
+                if not any(isinstance(reply, NoScriptError) for reply in replies):
+                    break
+            for reply in replies:
+                if isinstance(reply, Exception):
                     raise reply
+        except (RedisError, OSError) as error:
+            raise self._told(error) from None
         return replies
 
     def _one(self, client: Client, request: Request) -> Any:
         while True:
             try:
-                with self._telling():
-                    try:
-                        return client.execute_command(*request.by_hash())
-                    except NoScriptError:
-                        return client.execute_command(*request.in_full())
-            except ReplyError as error:
-                if error.code == "ASK":
-                    return self._together(
-                        self._servers.at(redirected_to(error)), [Request(request.key, ("ASKING",)), _whole(request)]
-                    )[1]
-                if not error.busy:
-                    raise
+                try:
+                    return client.execute_command(*request.by_hash())
+                except NoScriptError:
+                    return client.execute_command(*request.in_full())
+            except (RedisError, OSError) as error:
+                told = self._told(error)
+                if isinstance(told, ReplyError) and told.code == "ASK":
+                    there = self._servers.at(redirected_to(told))
+                    return self._together(there, [Request(request.key, ("ASKING",)), _whole(request)])[1]
+                if not (isinstance(told, ReplyError) and told.busy):
+                    raise told from None
                 time.sleep(min(BUSY_PAUSE, time_left()))
 
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Errors of redis-py as ours; after one that says so, or none that says why, the masters are found anew."""
-        try:
-            yield
-        except ResponseError as error:
+    def _told(self, error: RedisError | OSError) -> Lost | ReplyError:
+        """An error of redis-py as ours; after one that says so, or none that says why, the masters are found anew."""
+        if isinstance(error, ResponseError):
             told = from_redis_py(error)
-            if told.code == "MOVED" or told.path_is_wrong:
-                self._servers.forget()
-                raise Lost(str(told), sent=False) from None
-            raise told from None
-        except (RedisError, OSError) as error:
+            if told.code != "MOVED" and not told.path_is_wrong:
+                return told
             self._servers.forget()
-            raise Lost(str(error), sent=_was_sent(error)) from None
+            return Lost(str(told), sent=False)
+        self._servers.forget()
+        return Lost(str(error), sent=_was_sent(error))
 
     def close(self) -> None:
         self._servers.close()
@@ -162,8 +159,9 @@ def drive(shard: BlockingShard, command: Command[T], until: float | None = None)
     Raises EngineUnavailable by `until` on `time.monotonic`, or within two seconds; a Flush has them for each step.
     """
     until = until or time.monotonic() + CALL_WITHIN
-    with deadline(until):
-        shard.examine()
+    if not shard.operations.examined:
+        with deadline(until):
+            shard.examine()
     operation = shard.operations.make(command)
     batch = next(operation)
     repeated = False

@@ -6,10 +6,9 @@ never answer would add them up. Here every step gets what is left of the whole c
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import redis
@@ -31,24 +30,33 @@ Client = Any
 STEP_WITHIN = 1.0
 FIND_WITHIN = 0.5
 
-_call = threading.local()
+
+class _Call(threading.local):
+    until = math.inf
 
 
-@contextmanager
-def deadline(until: float) -> Iterator[None]:
+_call = _Call()
+
+
+class deadline:
     """What this thread asks of Redis inside ends by `until` on `time.monotonic`; of two deadlines the earlier holds."""
-    before = getattr(_call, "until", None)
-    _call.until = until if before is None else min(until, before)
-    try:
-        yield
-    finally:
-        _call.until = before
+
+    __slots__ = ("_before", "_until")
+
+    def __init__(self, until: float) -> None:
+        self._until = until
+
+    def __enter__(self) -> None:
+        self._before = _call.until
+        _call.until = min(self._until, self._before)
+
+    def __exit__(self, *_exc: object) -> None:
+        _call.until = self._before
 
 
 def time_left() -> float:
     """Seconds for the next step, never 0. Raises redis-py's TimeoutError when the deadline has passed."""
-    until = getattr(_call, "until", None)
-    left = STEP_WITHIN if until is None else min(STEP_WITHIN, until - time.monotonic())
+    left = min(STEP_WITHIN, _call.until - time.monotonic())
     if left <= 0:
         raise RedisTimeoutError("no time is left for connecting and asking")
     return left
@@ -66,7 +74,7 @@ class _Bounded:
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         left = time_left()
-        if self._sock is not None:
+        if self._sock is not None and self._sock.gettimeout() != left:
             self._sock.settimeout(left)
         super().send_packed_command(command, check_health)  # type: ignore[misc]
 
