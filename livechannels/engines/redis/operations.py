@@ -61,7 +61,8 @@ class _Form(NamedTuple):
     head: bytes
     middle: bytes
     tail: bytes
-    kept: tuple[base.Retention | None, int]
+    retention: base.Retention | None
+    byte_limit: int
     until: float
 
 
@@ -84,24 +85,15 @@ def parse_epochs(record: bytes) -> tuple[Beginning, ...]:
     return tuple(Beginning(epoch, int(began)) for epoch, began in pairs)
 
 
-class Message(NamedTuple):
-    """A pub/sub message taken apart."""
-
-    position: Position | None
-    time: int
-    body: bytes
-    id: bytes
-
-
-def parse_message(data: bytes) -> Message | None:
-    """A pub/sub message, or None if its format version is unknown or it is not ours."""
+def parse_message(data: bytes) -> tuple[Position | None, int, bytes, bytes] | None:
+    """Position, time, body and id of a pub/sub message; None if its format version is unknown or it is not ours."""
     parts = data.split(b" ", 3)
     if len(parts) != 4 or parts[0] != b"1":
         return None
     _, epoch, offset, payload = parts
     try:
         position = None if epoch == b"-" else Position(epoch.decode(), int(offset))
-        return Message(position, int(payload[11:HEADER] or 0), payload[HEADER:], payload[:11])
+        return position, int(payload[11:HEADER] or 0), payload[HEADER:], payload[:11]
     except ValueError:
         return None
 
@@ -203,10 +195,11 @@ class Operations:
         form = self._forms.get(command.topic)
         if (
             form is None
-            or form.kept != (command.retention, command.byte_limit)
+            or form.retention != command.retention
+            or form.byte_limit != command.byte_limit
             or command.key is not None
             or command.fence is not None
-            or command.seen.offset
+            or command.seen is not START
             or time.monotonic() > form.until
         ):
             return None
@@ -267,7 +260,8 @@ class Operations:
             b"*%d\r\n%b" % (len(words), head),
             b"%b$%d\r\n" % (middle, len(words[_EPOCH])),
             tail,
-            (command.retention, command.byte_limit),
+            command.retention,
+            command.byte_limit,
             self._renewed[command.topic],
         )
 

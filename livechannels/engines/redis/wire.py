@@ -257,15 +257,14 @@ class Subscriber:
         self.wire.send(("PING",))
 
     def _on_reply(self, reply: Any) -> None:
-        if isinstance(reply, ReplyError):
-            if reply.code == "MOVED":
-                self._on_moved(int(str(reply).split(" ")[1]))
-            else:
-                self.wire.fail(f"subscribing was refused: {reply}")
-            return
         kind = reply[0] if isinstance(reply, list) else reply
         if kind in (b"message", b"smessage"):
             self._on_message(reply[1].decode(), reply[2])
+        elif isinstance(kind, ReplyError):
+            if kind.code == "MOVED":
+                self._on_moved(int(str(kind).split(" ")[1]))
+            else:
+                self.wire.fail(f"subscribing was refused: {kind}")
         elif kind in (b"subscribe", b"ssubscribe"):
             self._on_subscribed(reply[1].decode())
         elif kind in (b"unsubscribe", b"sunsubscribe") and reply[1]:
