@@ -178,7 +178,7 @@ class Node:
         if part not in self._inboxes:
             self.open_inbox(part)
         channel = f"{part}!{next(self.names)}"
-        consumer = asyncio.current_task()
+        consumer = asyncio.current_task(self.loop)
         if consumer is not None:
             self._consumers[channel] = ref(consumer)
         return channel
