@@ -1,10 +1,16 @@
-"""What falls due for one connection, behind a single timer."""
+"""What falls due for one connection, behind a single timer of the loop for all of them."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import Callable
+from heapq import heappop, heappush
+from weakref import WeakKeyDictionary
+
+NEVER = float("inf")
+
+_clocks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Clock] = WeakKeyDictionary()
 
 
 def between(shortest: float, longest: float) -> float:
@@ -12,42 +18,80 @@ def between(shortest: float, longest: float) -> float:
     return random.uniform(shortest, longest)  # noqa: S311 - it spreads load and guards nothing
 
 
+class _Clock:
+    """Rings many Deadlines of one loop. A timer of the loop's for each would cost half a KiB of every connection.
+
+    It holds neither its loop nor a handle, which would: a timer that was overtaken rings in vain.
+    """
+
+    __slots__ = ("_armed", "_order", "_waiting")
+
+    def __init__(self) -> None:
+        self._armed = NEVER
+        self._order = 0
+        self._waiting: list[tuple[float, int, Deadlines]] = []
+
+    def wake(self, deadlines: Deadlines, when: float) -> None:
+        self._order += 1
+        heappush(self._waiting, (when, self._order, deadlines))
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._waiting and self._waiting[0][0] < self._armed:
+            self._armed = self._waiting[0][0]
+            asyncio.get_running_loop().call_at(self._armed, self._ring, self._armed)
+
+    def _ring(self, armed: float) -> None:
+        if armed != self._armed:
+            return
+        self._armed = NEVER
+        now = asyncio.get_running_loop().time()
+        try:
+            while self._waiting and self._waiting[0][0] <= now:
+                when, _, deadlines = heappop(self._waiting)
+                deadlines._ring(when, now)
+        finally:
+            self._arm()
+
+
 class Deadlines:
     """Named moments (seconds from now), each with a callback on the loop. Setting a name again moves it."""
 
-    __slots__ = ("_due", "_loop", "_timer")
+    __slots__ = ("_clock", "_due", "_next")
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        clock = _clocks.get(loop)
+        if clock is None:
+            clock = _clocks[loop] = _Clock()
+        self._clock = clock
         self._due: dict[str, tuple[float, Callable[[], None]]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._next = NEVER
 
     def set(self, name: str, seconds: float, callback: Callable[[], None]) -> None:
-        when = self._loop.time() + seconds
+        when = asyncio.get_running_loop().time() + seconds
         self._due[name] = (when, callback)
-        if self._timer is None or when < self._timer.when():
-            self._arm(when)
+        self._wake(when)
 
     def drop(self, name: str) -> None:
         self._due.pop(name, None)
 
     def clear(self) -> None:
         self._due.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
-    def _arm(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._ring)
+    def _wake(self, when: float) -> None:
+        if when < self._next:
+            self._next = when
+            self._clock.wake(self, when)
 
-    def _ring(self) -> None:
-        self._timer = None
-        now = self._loop.time()
-        for name, (when, callback) in sorted(self._due.items(), key=lambda item: item[1][0]):
-            if when <= now and self._due.get(name) == (when, callback):
-                del self._due[name]
-                callback()
-        if self._due and self._timer is None:
-            self._arm(min(when for when, _ in self._due.values()))
+    def _ring(self, when: float, now: float) -> None:
+        if when == self._next:
+            self._next = NEVER
+        try:
+            for name, (due, callback) in sorted(self._due.items(), key=lambda item: item[1][0]):
+                if due <= now and self._due.get(name) == (due, callback):
+                    del self._due[name]
+                    callback()
+        finally:
+            for due, _ in self._due.values():
+                self._wake(due)

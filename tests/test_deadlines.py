@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 from livechannels.deadlines import Deadlines, between
 
@@ -45,6 +47,35 @@ async def test_a_callback_may_set_and_clear() -> None:
     await asyncio.wait_for(done.wait(), 5)
     await asyncio.sleep(0.06)
     assert rung == ["again"] * 3
+
+
+async def test_many_have_one_timer_and_ring_in_order() -> None:
+    rung: list[int] = []
+    done = asyncio.Event()
+    many = [Deadlines() for _ in range(50)]
+    for number in reversed(range(50)):
+        many[number].set("it", 0.01 + number / 1000, lambda number=number: rung.append(number))  # type: ignore[misc]
+    Deadlines().set("end", 0.1, done.set)
+    await asyncio.wait_for(done.wait(), 5)
+    assert rung == list(range(50))
+
+
+async def test_a_failing_callback_stops_nobody_else() -> None:
+    done = asyncio.Event()
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    Deadlines().set("bad", 0.001, lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    Deadlines().set("good", 0.002, done.set)
+    await asyncio.wait_for(done.wait(), 5)
+
+
+def test_a_closed_loop_is_let_go() -> None:
+    async def leave_one() -> weakref.ref[asyncio.AbstractEventLoop]:
+        Deadlines().set("never", 60, lambda: None)
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(leave_one())
+    gc.collect()
+    assert loop() is None
 
 
 def test_between() -> None:
