@@ -12,7 +12,10 @@ import redis
 from livechannels import options, topics
 from livechannels.engines.base import Publish, QueuePush, Retention
 from livechannels.engines.redis import RedisEngine, cluster, link
+from livechannels.engines.redis.keys import Keys
+from livechannels.engines.redis.operations import Operations
 from livechannels.exceptions import EngineUnavailable
+from livechannels.hosts import parse_url
 from tests.conftest import SERVER_7, start_or_skip
 from tests.engines.conftest import Recorder
 from tests.servers import RedisServer, wait_until
@@ -102,3 +105,53 @@ async def test_a_server_that_loads_is_not_there_yet(loading: RedisServer, prefix
         assert (len(heard.resumed), heard.interruptions) == (1, 0)
     finally:
         await port.close()
+
+
+class Wanted:
+    """A link whose server is a list of the commands it was sent."""
+
+    def __init__(self) -> None:
+        endpoint = parse_url("redis://localhost:1")
+        self.link = link.Link(
+            endpoint, Operations(Keys("p", 0)), on_message=lambda name, data: None, on_path=lambda up, names: None
+        )
+        self.sent: list[tuple[str, list[str]]] = []
+        self.link._subscriber = self  # type: ignore[assignment]
+
+    def subscribe(self, names: list[str]) -> None:
+        self.sent.append(("SUBSCRIBE", names))
+
+    def unsubscribe(self, names: list[str]) -> None:
+        self.sent.append(("UNSUBSCRIBE", names))
+
+    def confirm(self, *names: str) -> None:
+        for name in names:
+            self.link._confirm(name)
+
+
+async def test_who_asks_for_several_names_waits_for_the_last_of_them_and_names_are_asked_for_once() -> None:
+    wanted = Wanted()
+    first, second = wanted.link.subscribe(["a", "b"]), wanted.link.subscribe(["b", "c", "c"])
+    assert wanted.sent == [("SUBSCRIBE", ["a", "b"]), ("SUBSCRIBE", ["c"])]
+    assert first is not None and second is not None
+    wanted.confirm("a", "a", "unheard of")
+    assert not first.done()
+    wanted.confirm("b")
+    assert first.done() and not second.done()
+    wanted.confirm("c")
+    assert second.done()
+    assert wanted.link.subscribe(["c", "a"]) is None, "nothing to wait for, nothing to send"
+    assert wanted.link.wanted == {"a": None, "b": None, "c": None} and len(wanted.sent) == 2
+
+
+async def test_who_gave_up_or_wants_a_name_no_more_keeps_nobody_waiting() -> None:
+    wanted = Wanted()
+    first, second = wanted.link.subscribe(["a"]), wanted.link.subscribe(["a", "b"])
+    assert first is not None and second is not None
+    first.cancel()
+    wanted.link.unsubscribe(["b"])
+    assert not second.done()
+    wanted.confirm("a")
+    assert second.done() and wanted.link.wanted == {"a": None}
+    again = wanted.link.subscribe(["b"])
+    assert again is not None and wanted.sent[-1] == ("SUBSCRIBE", ["b"])
