@@ -184,8 +184,9 @@ class LiveChannelLayer(LiveMethods, BaseChannelLayer):
         node = self._node_here()
         if node is None or group not in node.groups:
             self.require_valid_group_name(group)
-        if node is None or channel not in node.mailboxes:
-            self.require_valid_channel_name(channel)
+        if node is not None and node.made(channel):
+            return node
+        self.require_valid_channel_name(channel)
         return node if node is not None and node.owns(channel.partition("!")[0]) else None
 
     async def _membership(self, kind: str, group: str, channel: str) -> None:

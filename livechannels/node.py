@@ -174,14 +174,19 @@ class Node:
         return self.mailboxes.get(channel)
 
     def new_channel(self, part: str) -> str:
-        """A name for the consumer that the calling task runs."""
-        if part not in self._inboxes:
-            self.open_inbox(part)
+        """A name for the consumer that the calling task runs. TypeError if `part` is not fit for one."""
         channel = f"{part}!{next(self.names)}"
+        if part not in self._inboxes:
+            self.layer.require_valid_channel_name(channel)
+            self.open_inbox(part)
         consumer = asyncio.current_task(self.loop)
         if consumer is not None:
             self._consumers[channel] = ref(consumer)
         return channel
+
+    def made(self, channel: str) -> bool:
+        """Whether `new_channel` named it here, not long ago."""
+        return channel in self._consumers
 
     def open_inbox(self, part: str) -> None:
         """Receive what is sent to channels that begin with `part!`. Nothing sent before is missed."""

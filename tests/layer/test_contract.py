@@ -64,6 +64,9 @@ class TestNames:
 
     async def test_new_channel_takes_a_prefix(self, layer):
         assert (await layer.new_channel(prefix="mine")).startswith("mine")
+        for bad in ("two words", "a!b", "{curly}", "x" * 60):
+            with pytest.raises(TypeError):
+                await layer.new_channel(prefix=bad)
 
     async def test_new_channels_do_not_depend_on_the_random_seed(self, make_layer):
         first, second = make_layer(), make_layer()
