@@ -60,6 +60,8 @@ def test_the_host_metrics_go_on_when_their_leader_is_killed(
 
     expect(stranded.locator("#state")).to_have_text("Reconnecting", timeout=SOON)
     expect(stranded.locator("#away")).to_contain_text(f"node-{survivor}", timeout=SOON)
+    for window in (stranded, scout, page):
+        window.close()  # else the next attempt to connect would add one more complaint
     assert all("ERR_CONNECTION_REFUSED" in text for text in complaints), complaints
     complaints.clear()
 
