@@ -13,7 +13,7 @@ import pytest
 
 from livechannels import node as nodes
 from livechannels import rendezvous, stream_status, streams, topics
-from livechannels.engines.base import LeaseAcquire, LeaseGet, LeaseRelease, RosterGet
+from livechannels.engines.base import LeaseAcquire, LeaseGet, LeaseRelease
 from livechannels.exceptions import ConfigurationError, LeaseLost, ScopeError
 from livechannels.layer import LiveChannelLayer
 from livechannels.paths import live_path
@@ -174,9 +174,9 @@ async def test_runs_once_in_the_cluster_and_every_viewer_sees_every_publication_
 
 async def test_one_viewer_is_enough_for_a_node_without_viewers_to_lead(make_layers):
     layers = make_layers(Source, 3)
-    async with asyncio.timeout(5):
-        while len(await layers[0].run(RosterGet(topics.NODES))) < 3:
-            await asyncio.sleep(0.02)
+    for layer in layers:
+        known = streams.of(layer.node()).demand.nodes
+        await eventually(lambda known=known: len(known()) == 3, "nodes that know each other")
     expected = rendezvous.order([layer.node().id for layer in layers], CHANNEL)[0]
     watching = next(layer for layer in layers if layer.node().id != expected)
     async with Viewer(watching) as viewer:
