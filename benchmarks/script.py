@@ -10,7 +10,8 @@ from livechannels import topics
 from livechannels.engines.base import Fence, LeaseAcquire, Publish, Retention
 from livechannels.engines.redis import RedisEngine
 from livechannels.engines.redis.keys import Keys
-from livechannels.engines.redis.operations import Operations, Request
+from livechannels.engines.redis.operations import Operations
+from livechannels.engines.redis.requests import Request
 from livechannels.options import parse
 from livechannels.positions import Position
 from tests.servers import RedisServer

@@ -11,18 +11,16 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
-from time import monotonic
 from typing import Any
 
 from .engines.base import Port, Positions, Publish, Read
 from .exceptions import EngineUnavailable
 from .positions import START, Entry, Position, Slice, continues, diverged, recover
+from .served import Served
 
 logger = logging.getLogger(__name__)
 
 HELD = 1000
-REMEMBERED = 4096
-SERVED_FOR = 300.0
 CHUNK = 200
 RECHECK_AFTER = 0.05
 CHECK_EVERY = 30.0
@@ -106,8 +104,7 @@ class Feeds:
         self._unchecked: set[str] = set()
         self._joining: dict[int, list[Feed]] = {}
         self._leaving: list[Feed] = []
-        self._delivered: deque[bytes] = deque(maxlen=REMEMBERED)
-        self._served: dict[bytes, tuple[float, Collection[Any]]] = {}
+        self._served = Served()
         self.port: Port
 
     def get(self, topic: str) -> Feed | None:
@@ -355,26 +352,14 @@ class Feeds:
     def deliver_unplaced(self, command: Publish) -> None:
         """Serve this node's members with what the store has not confirmed, unless it has come from there already.
 
-        The store may have taken it all the same, or do so when it wakes, or be given it again under the same key:
-        those served here are then passed over.
+        Those served here are passed over should it come from the store after all.
         """
         feed = self._feeds.get(command.topic)
-        name = command.id.encode()
-        if feed is None or (name and (name in self._delivered or name in self._served)):
-            return
-        if name:
-            while len(self._served) >= REMEMBERED:
-                del self._served[next(iter(self._served))]
-            self._served[name] = monotonic() + SERVED_FOR, frozenset(feed.audience)
-        self._hand_over(feed, Entry(0, 0, command.body), "", ())
+        if feed is not None and self._served.serve(command.id.encode(), feed.audience):
+            self._hand_over(feed, Entry(0, 0, command.body), "", ())
 
     def _deliver(self, feed: Feed, entry: Entry, epoch: str) -> None:
-        self._delivered.append(entry.id)
-        self._hand_over(feed, entry, epoch, self._already_served(entry.id) if self._served else ())
-
-    def _already_served(self, name: bytes) -> Collection[Any]:
-        until, served = self._served.pop(name, (0.0, ()))
-        return served if until > monotonic() else ()
+        self._hand_over(feed, entry, epoch, self._served.delivered(entry.id))
 
     @staticmethod
     def _hand_over(feed: Feed, entry: Entry, epoch: str, served: Collection[Any]) -> None:

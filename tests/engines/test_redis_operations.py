@@ -11,7 +11,7 @@ import pytest
 
 from livechannels import options, topics
 from livechannels.engines.base import Fence, LeaseAcquire, PlainAdd, Positions, Publish, Published, Read, Retention
-from livechannels.engines.redis import RedisEngine, operations
+from livechannels.engines.redis import RedisEngine, publishing
 from livechannels.engines.redis.blocking import BlockingShard
 from livechannels.engines.redis.keys import Keys
 from livechannels.engines.redis.operations import Operations
@@ -78,7 +78,7 @@ def test_no_name_for_an_epoch_is_sent_twice(engine: RedisEngine, key: str | None
     operation = shard_of(engine).operations.make(Publish(GROUP, b"x", KEEP, key=key))
     (first,) = next(operation)
     (again,) = operation.throw(Lost("cut", sent=True))
-    names = [request.args[1 + request.args[0] :][operations.EPOCH_NAME] for request in (first, again)]
+    names = [request.args[1 + request.args[0] :][publishing.EPOCH_NAME] for request in (first, again)]
     assert [len(name) for name in names] == [10, 10]
     assert names[0] != names[1]
     assert names[0] not in again.args

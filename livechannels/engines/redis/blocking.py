@@ -20,8 +20,9 @@ from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
 from ..base import Command, Flush, Publish
 from .connect import remedy
-from .operations import Operations, Request, unavailable
+from .operations import Operations, unavailable
 from .replies import Lost, ReplyError, from_redis_py, redirected_to
+from .requests import Request
 from .servers import Client, Servers, deadline, time_left
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,9 @@ from ...hosts import Endpoint
 from ..base import Health
 from .connect import CONNECT_WITHIN, close_connection, mind_cancellation, open_connection
 from .link import WAIT_FOR_PATH, Batch, Link
-from .operations import Operations, Request
+from .operations import Operations
 from .replies import Address, Lost, ReplyError, redirected_to, slot_owners
+from .requests import Request
 
 logger = logging.getLogger(__name__)
 

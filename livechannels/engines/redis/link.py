@@ -20,8 +20,9 @@ from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
 from ..base import Health
 from .connect import close_connection, find_master, open_connection
-from .operations import Operations, Request
+from .operations import Operations
 from .replies import Address, Lost, ReplyError
+from .requests import Request
 from .wire import ProtocolWire, StreamWire, Subscriber, Wire
 
 logger = logging.getLogger(__name__)

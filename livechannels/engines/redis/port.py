@@ -14,8 +14,10 @@ from ...exceptions import EngineUnavailable
 from ...hosts import Endpoint
 from ..base import Command, Flush, Health, Listener, Publish
 from .link import Link
-from .operations import Operations, Request, parse_message, unavailable
+from .operations import Operations, unavailable
+from .publishing import parse_message
 from .replies import Lost, ReplyError
+from .requests import Request
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ import hiredis
 from redis.asyncio.connection import AbstractConnection
 
 from .replies import Lost, ReplyError, from_redis_py
+from .requests import pack
 
 REPLY_WITHIN = 1.0
 CLOSE_WITHIN = 1.0
@@ -23,8 +24,6 @@ PENDING_LIMIT = 100_000
 WRITE_LIMIT = 4 * 1024 * 1024
 FEED = 16 * 1024
 """Bytes that hiredis gets at once: it moves what is left of them after every reply."""
-
-pack = hiredis.pack_command
 
 
 class Wire:
