@@ -125,7 +125,7 @@ class Publishing:
             or form.byte_limit != command.byte_limit
             or command.key is not None
             or command.fence is not None
-            or command.seen is not START
+            or not self.compare_replids  # then it must say what it has seen
             or time.monotonic() > form.until
         ):
             return None
