@@ -191,7 +191,8 @@ class Sentinel(Nemesis):
         self.fault_scripts_flushed()
 
     def _wait_for_replica(self, replica: RedisServer, master: RedisServer) -> None:
-        wait_until(lambda: replica.info("replication")["role"] == "slave", "the demotion", 150)  # a sentinel that was held up tilts for 30 s
+        # A sentinel that was held up does nothing for half a minute.
+        wait_until(lambda: replica.info("replication")["role"] == "slave", "the demotion", 150)
         wait_until(lambda: master.info("replication").get("slave0", {}).get("state") == "online", "its replica", 60)
         wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica's link", 60)
         time.sleep(1.5)  # the sentinels look every second, and promote only what they have seen in order
