@@ -93,5 +93,6 @@ class Deadlines:
                     del self._due[name]
                     callback()
         finally:
-            for due, _ in self._due.values():
-                self._wake(due)
+            # The earliest only: what stands in the clock stays there until it is due.
+            if self._due:
+                self._wake(min(due for due, _ in self._due.values()))

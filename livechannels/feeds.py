@@ -131,8 +131,9 @@ class Feeds:
         if shard in self._joining:
             self._joining[shard].append(feed)
         else:
-            self._joining[shard] = [feed]
-            self._spawn(self._join_together(shard), "livechannels-join")
+            together = self._joining[shard] = [feed]
+            joining = self._spawn(self._join_together(shard), "livechannels-join")
+            joining.add_done_callback(lambda _: self._cut_short(shard, together))
         await joined
 
     async def joined(self, feed: Feed) -> None:
@@ -160,6 +161,12 @@ class Feeds:
         finally:
             for feed in feeds:
                 self._joined(feed, problem)
+
+    def _cut_short(self, shard: int, together: list[Feed]) -> None:
+        if self._joining.get(shard) is together:  # cancelled before its first step
+            del self._joining[shard]
+            for feed in together:
+                self._joined(feed, EngineUnavailable("joining was cut short"))
 
     def _joined(self, feed: Feed, problem: EngineUnavailable | None) -> None:
         if feed.filling and not feed.busy:

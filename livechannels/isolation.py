@@ -6,7 +6,7 @@ is a `Message`: the nested values are shared until this consumer first looks at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterator, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, ValuesView
 from typing import Any, NoReturn
 
 FLAT = frozenset({str, int, float, bool, bytes, type(None)})
@@ -59,6 +59,15 @@ class Message(dict[Any, Any]):
 
     __slots__ = ("_source",)
     _source: Shared | None
+
+    def __getattr__(self, name: str) -> None:
+        # Only for what has no value yet: one that code made itself, by the class of another, shares nothing.
+        if name != "_source":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @classmethod
+    def fromkeys(cls, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:
+        return dict.fromkeys(keys, value)
 
     def _own(self) -> None:
         """Replace what is still shared."""

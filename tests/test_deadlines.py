@@ -80,3 +80,26 @@ def test_a_closed_loop_is_let_go() -> None:
 
 def test_between() -> None:
     assert all(1 <= between(1, 2) <= 2 for _ in range(100))
+
+
+async def test_a_moment_that_has_gone_leaves_nothing_in_the_clock() -> None:
+    """A session's: it ends some day, is asked for its health now and then, and answers."""
+    deadlines = Deadlines()
+    deadlines.set("expiry", 86_400, lambda: None)
+    deadlines.set("recheck", 60, lambda: None)
+    done = asyncio.Event()
+
+    def ping(count: int) -> None:
+        deadlines.drop("pong")
+        if not count:
+            done.set()
+            return
+        deadlines.set("ping", 0.002, lambda: ping(count - 1))
+        deadlines.set("pong", 0.001, lambda: None)
+        deadlines.drop("pong")
+
+    ping(50)
+    await asyncio.wait_for(done.wait(), 10)
+    kept = [entry for entry in deadlines._clock._waiting if entry[2] is deadlines]
+    assert len(kept) <= 4
+    deadlines.clear()

@@ -244,3 +244,21 @@ async def test_messages_that_come_while_the_position_is_read_are_neither_lost_no
     await publish(feeds, b"3")
     await eventually(lambda: feed.bodies[-1:] == [b"3"], "the last")
     assert feed.bodies == [b"3"], "1 and 2 were there before the position was read"
+
+
+async def test_a_join_that_is_cancelled_before_its_first_step_ends(feeds: Feeds) -> None:
+    """As when the node closes in the same turn of the loop."""
+    spawn, spawned = feeds._spawn, []
+
+    def spawn_and_keep(coroutine: Any, name: str) -> asyncio.Task[None]:
+        spawned.append(spawn(coroutine, name))
+        return spawned[-1]
+
+    feeds._spawn = spawn_and_keep
+    joining = asyncio.ensure_future(feeds.join(Heard()))
+    while not spawned:
+        await asyncio.sleep(0)
+    spawned[0].cancel()
+    async with asyncio.timeout(5):
+        with pytest.raises(EngineUnavailable):
+            await joining

@@ -143,3 +143,12 @@ def test_values_of_a_serializer_of_ones_own_are_isolated_too() -> None:
     shared = Shared(b"", lambda body: {"type": "t", "tags": {1, 2}})
     shared.message()["tags"].add(3)
     assert shared.message() == {"type": "t", "tags": {1, 2}}
+
+
+def test_one_that_code_makes_by_the_class_of_another(shared: Shared) -> None:
+    made = type(shared.message())(t=1, u=[2])
+    assert made == {"t": 1, "u": [2]} and made.get("t") == made["t"] == 1 and made.copy() == made
+    assert dict(made) == {**made} == made
+    assert type(shared.message().fromkeys(["a"], 1)) is dict
+    with pytest.raises(AttributeError):
+        _ = shared.message().nothing

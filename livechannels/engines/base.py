@@ -97,8 +97,8 @@ class Publish(Command[Published]):
 
     `key`: an idempotency key; a repeat within five minutes stores nothing and returns the first position.
     `seen`: the highest position this node knows, for stores that cannot tell their own rewind.
-    `id`: 11 characters unique to this publication, by which it is recognised should it come twice: made of the key,
-    or else by an engine whose answers can be lost, before anything is sent.
+    `id`: 11 characters unique to this publication, by which it is recognised should it come twice: made of topic
+    and key, or else by an engine whose answers can be lost, before anything is sent.
     `replicate`: wait for a replica that long (seconds) and report how many have it.
     """
 
@@ -114,7 +114,7 @@ class Publish(Command[Published]):
 
     def __post_init__(self) -> None:
         if self.key is not None and not self.id:
-            self.id = blake2b(self.key.encode(), digest_size=6).hexdigest()[:11]
+            self.id = blake2b(f"{self.topic}\0{self.key}".encode(), digest_size=6).hexdigest()[:11]
 
 
 @dataclass(slots=True)

@@ -73,6 +73,21 @@ def test_a_lost_answer_and_a_lost_record_begin_anew(engine: RedisEngine, redis_s
     assert [entry.body for entry in engine.run_sync(Read(GROUP)).entries] == [b"x"]
 
 
+def test_a_history_that_a_reader_began_again_has_an_end(engine: RedisEngine, redis_server: RedisServer) -> None:
+    """The store was emptied, and for this publisher it is not yet time to renew."""
+    for _ in range(2):
+        engine.run_sync(Publish(GROUP, b"x", KEEP))
+    redis_server.command("FLUSHALL")
+    engine.run_sync(Read(GROUP, limit=0, create=True, renew=60))
+    assert engine.run_sync(Publish(GROUP, b"x", KEEP)).position == (engine.run_sync(Read(GROUP)).position.epoch, 1)
+    assert 0 < redis_server.command("PTTL", shard_of(engine).operations.keys.stream(GROUP)) <= KEEP.ttl * 1000
+
+
+def test_one_key_on_two_channels_makes_two_publications() -> None:
+    first, second, again = (Publish(topic, b"x", KEEP, key="k") for topic in ("l/a", "l/b", "l/a"))
+    assert first.id == again.id != second.id and len(first.id) == 11
+
+
 @pytest.mark.parametrize("key", [None, "once"])
 def test_no_name_for_an_epoch_is_sent_twice(engine: RedisEngine, key: str | None) -> None:
     operation = shard_of(engine).operations.make(Publish(GROUP, b"x", KEEP, key=key))

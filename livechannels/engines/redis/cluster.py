@@ -64,6 +64,11 @@ class ClusterShard:
         """The links to all masters."""
         return list(self._links.values())
 
+    def part(self, topic: str) -> int:
+        if not self._owners:
+            return 0
+        return list(self._links).index(self._owners[key_slot(self.operations.keys.record(topic).encode())])
+
     # Commands
 
     def call(self, packed: bytes) -> asyncio.Future[Any] | None:
@@ -240,7 +245,7 @@ class ClusterShard:
 
     def _on_moved(self, name: str) -> None:
         for link in self._links.values():
-            link.wanted.pop(name, None)
+            link.let_go(name)
         self._stale.set()
 
 

@@ -83,6 +83,7 @@ class Link:
         self._probe = "" if sharded else f"{operations.keys.names}probe:{secrets.token_hex(6)}"
         self._heard = 0.0
         self._master: Address | None = None
+        self._again: Batch | None = None
         self._down_since = time.monotonic()
         self._was_up = False
 
@@ -176,6 +177,15 @@ class Link:
             self.wanted.pop(name, None)
         if self._subscriber is not None:
             self._subscriber.unsubscribe(names)
+
+    def part(self, topic: str) -> int:
+        return 0
+
+    def let_go(self, name: str) -> None:
+        """Want a name no more, which has moved elsewhere; whoever waits for it will hear of it there."""
+        for batch in self.wanted.pop(name, None) or ():
+            if batch is self._again:
+                batch.confirm()
 
     def _confirm(self, name: str) -> None:
         waiting = self.wanted.get(name)
@@ -287,7 +297,7 @@ class Link:
     async def _resubscribe(self) -> None:
         assert self._subscriber is not None
         self._heard = time.monotonic()
-        again = Batch(asyncio.get_running_loop().create_future(), len(self.wanted))
+        again = self._again = Batch(asyncio.get_running_loop().create_future(), len(self.wanted))
         for name, waiting in self.wanted.items():
             self.wanted[name] = (*(batch for batch in waiting or () if not batch.confirmed.done()), again)
         self._subscriber.subscribe([*([self._probe] if self._probe else []), *self.wanted])

@@ -58,6 +58,9 @@ class Shard(Protocol):
 
     def unsubscribe(self, names: list[str]) -> None: ...
 
+    def part(self, topic: str) -> int:
+        """Which of its servers holds a topic."""
+
     def parts(self) -> list[Link]: ...
 
 
@@ -162,7 +165,8 @@ class RedisPort:
                 raise unavailable(error, "Redis") from error
 
     def shard(self, topic: str) -> int:
-        return shard_of(topic, len(self._shards))
+        at = shard_of(topic, len(self._shards))
+        return at + len(self._shards) * self._shards[at].part(topic)
 
     def subscribe(self, *topics: str) -> Awaitable[None]:
         return self._confirmed(

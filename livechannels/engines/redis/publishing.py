@@ -188,7 +188,7 @@ class Publishing:
             tail,
             command.retention,
             command.byte_limit,
-            self._renewed[command.topic],
+            self._renewed.get(command.topic, 0.0),  # another thread may have flushed
         )
 
     def _remember(self, topic: str) -> tuple[str, str, str, str]:

@@ -32,7 +32,7 @@ if ARGV[3] ~= '0' then
     redis.call('HSET', record, 'e', epoch, 'r', replid or '', 'b', table.concat(kept, ' ', math.max(1, #kept - 7)))
   end
   redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[3], '0-' .. offset, 'd', ARGV[2])
-  if renew then
+  if renew or offset == '1' then
     redis.call('PEXPIRE', KEYS[2], ARGV[4])
     if redis.call('PTTL', record) < tonumber(ARGV[5]) then redis.call('PEXPIRE', record, ARGV[5]) end
   end
