@@ -93,14 +93,14 @@ class Connections:
                 del self._by_user[connection.user_id]
 
     async def close_all(self) -> None:
-        """Tell everyone to come back elsewhere, a bounded number at a time. Nobody is let in any more."""
+        """Tell everyone to come back elsewhere, and wait until all have heard. Nobody is let in any more."""
         self.closing = True
         remaining = list(self._all)
         for start in range(0, len(remaining), CLOSING_AT_ONCE):
-            some = remaining[start : start + CLOSING_AT_ONCE]
-            for connection in some:
+            for connection in remaining[start : start + CLOSING_AT_ONCE]:
                 connection.close(SHUTDOWN)
-            await asyncio.gather(*(connection.closed() for connection in some), return_exceptions=True)
+            await asyncio.sleep(0)
+        await asyncio.gather(*(connection.closed() for connection in remaining), return_exceptions=True)
 
     def _of_user(self, payload: dict[str, Any]) -> list[Connection]:
         return list(self._by_user.get(str(payload.get("user", "")), ()))

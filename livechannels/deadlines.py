@@ -9,6 +9,8 @@ from heapq import heappop, heappush
 from weakref import WeakKeyDictionary
 
 NEVER = float("inf")
+AT_MOST = 60.0
+"""Seconds that an entry stands in the clock: what was dropped or moved meanwhile holds its connection no longer."""
 
 _clocks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Clock] = WeakKeyDictionary()
 
@@ -81,8 +83,8 @@ class Deadlines:
 
     def _wake(self, when: float) -> None:
         if when < self._next:
-            self._next = when
-            self._clock.wake(self, when)
+            self._next = min(when, asyncio.get_running_loop().time() + AT_MOST)
+            self._clock.wake(self, self._next)
 
     def _ring(self, when: float, now: float) -> None:
         if when == self._next:

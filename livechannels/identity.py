@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from importlib import import_module
@@ -72,6 +73,8 @@ class Identity:
         user, self.expires_at = await database_sync_to_async(self._reload)()
         if user is None or str(user.pk) != self.user_id:
             return False
+        if self.expires_at is not None and self.expires_at <= time.time():
+            return False  # some session backends open a session after its date
         self.user = user
         return True
 

@@ -132,7 +132,8 @@ class Outbox:
         if not self._pings:
             return False
         self._confirmed = self._pings.pop(0)
-        if self._open and self._backlog:
+        # What was sent since may fill the window by itself: then nothing goes out before the next ping is answered.
+        if self._open and (self._backlog or 2 * self.in_flight >= self._window):
             self._start()
         return True
 

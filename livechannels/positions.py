@@ -55,9 +55,7 @@ def continues(since: Position, position: Position, epochs: Sequence[Beginning]) 
     A position of an earlier epoch goes on iff its offset is not past the point where the next epoch
     began: the epoch changed, but nothing the reader knows was lost.
     """
-    if not since.epoch:
-        return True
-    if since.epoch == position.epoch:
+    if not since.epoch or since.epoch == position.epoch:
         return since.offset <= position.offset
     names = [beginning.epoch for beginning in epochs]
     if since.epoch not in names:

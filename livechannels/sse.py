@@ -68,7 +68,10 @@ async def events(request: HttpRequest) -> HttpResponseBase:
     identity = await _identity(request)
     if not await live.allows("subscribe", identity.user):
         return _plain("permission denied", 403)
-    stream = EventStream(live_layer(settings.LAYER).node(), live, identity)
+    node = live_layer(settings.LAYER).node()
+    if refused := _refused(Connections.of(node), identity):
+        return refused
+    stream = EventStream(node, live, identity)
     try:
         await stream.open(since, min(max(history, 0), limits()["history_publications"]))
     except EngineUnavailable:
@@ -79,10 +82,22 @@ async def events(request: HttpRequest) -> HttpResponseBase:
     return StreamingHttpResponse(stream, content_type="text/event-stream; charset=utf-8", headers=headers)
 
 
+def _refused(connections: Connections, identity: Identity) -> HttpResponse | None:
+    """Event streams count as connections, of the node and of the user."""
+    total, each = limits()["connections"], limits()["connections_per_user"]
+    if connections.closing or (total and len(connections) >= total):
+        return _plain("no more connections here, try again", 503, {"Retry-After": "2"})
+    if each and identity.user_id and connections.count_of(identity.user_id) >= each:
+        return _plain("too many connections of this user", 429)
+    return None
+
+
 def _position(text: str) -> Position | None:
     if not text:
         return None
     epoch, _, offset = text.rpartition(":")
+    if int(offset) < 0:
+        raise ValueError(text)
     return Position(epoch, int(offset))
 
 

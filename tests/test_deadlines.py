@@ -103,3 +103,14 @@ async def test_a_moment_that_has_gone_leaves_nothing_in_the_clock() -> None:
     kept = [entry for entry in deadlines._clock._waiting if entry[2] is deadlines]
     assert len(kept) <= 4
     deadlines.clear()
+
+
+async def test_what_was_cleared_is_let_go_before_its_time(monkeypatch) -> None:
+    monkeypatch.setattr("livechannels.deadlines.AT_MOST", 0.02)
+    deadlines = Deadlines()
+    clock = deadlines._clock
+    deadlines.set("expiry", 86_400, lambda: None)
+    deadlines.clear()
+    async with asyncio.timeout(5):
+        while any(entry[2] is deadlines for entry in clock._waiting):
+            await asyncio.sleep(0.01)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model, login, logout
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends import cache, db, signed_cookies
 from django.test import RequestFactory, override_settings
+from django.utils import timezone
 
 from livechannels.identity import Identity, session_hash
 
@@ -112,6 +115,17 @@ class TestExpiry:
         identity = browser.identity
         await identity.load_expiry()
         assert identity.expires_at is not None and 90 < identity.expires_at - time.time() <= 100
+
+    async def test_expired_where_the_session_does_not_know(self, settings: Any) -> None:
+        """A signed cookie is read whatever date stands in it."""
+        settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+        browser = await sync_to_async(Browser)(signed_cookies.SessionStore)
+        browser.request.session.set_expiry(timezone.now() + timedelta(seconds=100))
+        browser.request.session.save()
+        assert await browser.identity.reload()
+        browser.request.session.set_expiry(timezone.now() - timedelta(seconds=1))
+        browser.request.session.save()
+        assert not await browser.identity.reload()
 
     async def test_expired(self, browser: Browser) -> None:
         browser.request.session.set_expiry(-1)

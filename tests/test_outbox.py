@@ -133,6 +133,20 @@ class TestWindow:
         assert outbox.in_flight == 64
         outbox.stop()
 
+    async def test_a_window_filled_behind_a_ping_is_confirmed_by_the_next(self, wire: Wire) -> None:
+        outbox = make(wire, limit=1000, window=100)
+        outbox.ping()
+        await settle()
+        outbox.put(b"x" * 200)
+        await settle()
+        assert outbox.pong()
+        await settle()
+        assert wire.frames[-1] == "{}", "it is asked again at once, or nothing would leave before the next keepalive"
+        assert outbox.pong()
+        outbox.put(b"next")
+        await settle()
+        assert wire.frames[-1] == "next"
+
     async def test_an_unasked_pong_is_refused(self, outbox: Outbox) -> None:
         assert not outbox.pong()
 

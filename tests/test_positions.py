@@ -15,6 +15,8 @@ def entries(*offsets: int) -> list[Entry]:
     ("since", "goes_on"),
     [
         (START, True),
+        (Position("", 20), True),
+        (Position("", 21), False),
         (Position("c", 20), True),
         (Position("c", 21), False),
         (Position("b", 15), True),

@@ -55,3 +55,17 @@ def test_it_is_bounded_and_forgets_the_oldest(served: Served) -> None:
     for number in range(REMEMBERED + 1):
         served.serve(b"%d" % number, ["one"])
     assert served.delivered(b"0") == () and served.delivered(b"1") == {"one"}
+
+
+def test_who_was_served_is_let_go_when_the_time_is_over(served: Served, clock: Clock) -> None:
+    for number in range(10):
+        served.serve(b"old%d" % number, ["one"])
+    clock.now += SERVED_FOR
+    served.delivered(b"another")
+    assert not served._audiences and not served._last
+
+
+def test_one_audience_is_kept_once(served: Served) -> None:
+    for number in range(3):
+        served.serve(b"%d" % number, ["one", "two"])
+    assert len({id(served.delivered(b"%d" % number)) for number in range(3)}) == 1

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -232,6 +233,7 @@ class TestRefusals:
             ({"channel": "quiet/a", "history": "x"}, 400),
             ({"channel": "quiet/a", "last_event_id": "x"}, 400),
             ({"channel": "quiet/a", "last_event_id": "x:y"}, 400),
+            ({"channel": "quiet/a", "last_event_id": "x:-5"}, 400),
         ],
     )
     async def test_one_line_says_why(self, query: dict[str, str], status: int) -> None:
@@ -244,6 +246,18 @@ class TestRefusals:
             "/live/events", {"channel": "quiet/a"}, headers={"Origin": "http://evil.example"}
         )
         assert response.status_code == 403
+
+    @pytest.mark.parametrize("limit", ["connections", "connections_per_user"])
+    async def test_streams_count_as_connections(self, limit: str, layer: LiveChannelLayer, settings: Any) -> None:
+        settings.LIVECHANNELS = {"CHANNELS": CHANNELS, "LIMITS": {limit: 1}}
+        client = AsyncClient()
+        user = await get_user_model().objects.acreate_user(f"user{time.monotonic_ns()}")
+        await client.aforce_login(user)
+        first = await client.get("/live/events", {"channel": "quiet/a"})
+        async with Stream(first):
+            second = await client.get("/live/events", {"channel": "quiet/a"})
+            assert second.status_code == (503 if limit == "connections" else 429)
+            assert len(Connections.of(layer.node())) == 1
 
     async def test_store_away(self, monkeypatch: Any, layer: LiveChannelLayer) -> None:
         async def away(*args: Any, **kwargs: Any) -> None:
