@@ -13,6 +13,8 @@ PYTEST = .venv/bin/python -m pytest -n $(JOBS) --dist loadfile
 # The pairs of Python and Django that "make test-all" runs (py311-dj52 is "make test"; "tox" alone runs every pair), and
 # what the newest Django and the oldest redis-py run.
 PAIRS = py312-dj52,py312-dj61,py313-dj60,py313-dj61,py314-dj52,py314-dj61,lint,types,imports
+# What every kind of server runs: the engine's contract, and the first rows of the fault matrix.
+EVERYWHERE = -m "not slow and not fault and not soak" -k "engines or f1_ or f9_ or f10_ or f12_ or f15_" tests/engines tests/faults
 DEEP = -m "not slow and not fault" tests/engines tests/layer tests/sdk
 QUICK = -m "not slow and not fault" tests/management $(wildcard tests/test_*.py)
 
@@ -36,7 +38,7 @@ test: .venv/test.installed
 test-all: .venv/dev.installed .venv/servers.installed
 	$(PYTEST) -m "slow or fault" $(ARGS)
 	set -e; for server in $(SERVERS); do echo "== $$server"; \
-		TEST_SERVER=$$server $(PYTEST) -q -m "not slow and not fault" tests/engines $(ARGS); done
+		TEST_SERVER=$$server $(PYTEST) -q $(EVERYWHERE) $(ARGS); done
 	PATH="$(PYTHONS):$$PATH" .venv/bin/python -m tox run -e py311-dj52-redis5,py312-dj61 -- -n $(JOBS) --dist loadfile $(DEEP)
 	PATH="$(PYTHONS):$$PATH" .venv/bin/python -m tox run-parallel -p 2 --parallel-no-spinner -e $(PAIRS) -- $(QUICK)
 
