@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -77,8 +77,13 @@ class Connections:
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self._all))
 
-    def count_of(self, user_id: str) -> int:
-        return len(self._by_user.get(user_id, ()))
+    def over(self, limits: Mapping[str, int], coming: int = 0) -> bool:
+        """Whether there are more than `connections` allows, with those that are `coming`; 0 is no limit."""
+        return 0 < limits["connections"] < len(self._all) + coming
+
+    def over_by(self, user_id: str, limits: Mapping[str, int], coming: int = 0) -> bool:
+        """Whether a signed-in user has more than `connections_per_user` allows, with those that are `coming`."""
+        return bool(user_id) and 0 < limits["connections_per_user"] < len(self._by_user.get(user_id, ())) + coming
 
     def add(self, connection: Connection) -> None:
         self._all.add(connection)

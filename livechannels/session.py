@@ -139,7 +139,7 @@ class ClientSession:
         """The transport stands: take frames, and wait for the connect command only so long."""
         self._connections.add(self)
         self.deadlines.set("connect", self.limits["connect_deadline"], partial(self.close, STALE))
-        if 0 < self.limits["connections"] < len(self._connections):
+        if self._connections.over(self.limits):
             self.close(CONNECTION_LIMIT)
 
     async def receive(self, frame: str | bytes) -> None:
@@ -191,8 +191,7 @@ class ClientSession:
 
     def connection_allowed(self) -> bool:
         """Whether this user may have one connection more (this one is already counted)."""
-        limit = self.limits["connections_per_user"]
-        return not (limit and self.user_id and self._connections.count_of(self.user_id) > limit)
+        return not self._connections.over_by(self.user_id, self.limits)
 
     def connect(self) -> None:
         """The client has introduced itself: from now on it has to answer pings, and its rights are watched."""

@@ -84,10 +84,9 @@ async def events(request: HttpRequest) -> HttpResponseBase:
 
 def _refused(connections: Connections, identity: Identity) -> HttpResponse | None:
     """Event streams count as connections, of the node and of the user."""
-    total, each = limits()["connections"], limits()["connections_per_user"]
-    if connections.closing or (total and len(connections) >= total):
+    if connections.closing or connections.over(limits(), coming=1):
         return _plain("no more connections here, try again", 503, {"Retry-After": "2"})
-    if each and identity.user_id and connections.count_of(identity.user_id) >= each:
+    if connections.over_by(identity.user_id, limits(), coming=1):
         return _plain("too many connections of this user", 429)
     return None
 
