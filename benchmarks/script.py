@@ -6,14 +6,14 @@ import asyncio
 import time
 from itertools import count
 
-from livechannels import topics
 from livechannels.engines.base import Fence, LeaseAcquire, Publish, Retention
+from livechannels.engines.options import parse
 from livechannels.engines.redis import RedisEngine
 from livechannels.engines.redis.keys import Keys
 from livechannels.engines.redis.operations import Operations
 from livechannels.engines.redis.requests import Request
-from livechannels.options import parse
-from livechannels.positions import Position
+from livechannels.messages import topics
+from livechannels.messages.positions import Position
 from tests.servers import RedisServer
 
 from .layer_workloads import cpu

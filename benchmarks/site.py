@@ -90,7 +90,7 @@ def make() -> Any:
     elif KIND.startswith("stock"):
         app = Stock.as_asgi()
     else:
-        from livechannels import backlog
+        from livechannels.clients import backlog
         from livechannels.consumers import LiveConsumer
 
         if KIND == "single":

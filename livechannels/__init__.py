@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     )
     from .channels import BroadcastChannel, LiveChannel, ManagedStream
     from .dashboards import DashboardChannel
-    from .frames import Frame
+    from .messages.frames import Frame
+    from .messages.positions import Position
     from .paths import live_path
-    from .positions import Position
-    from .streams import StreamSource
+    from .streams.supervisor import StreamSource
 
 _HOMES = {
     "BroadcastChannel": "channels",
     "DashboardChannel": "dashboards",
-    "Frame": "frames",
+    "Frame": "messages.frames",
     "LiveChannel": "channels",
     "ManagedStream": "channels",
-    "Position": "positions",
+    "Position": "messages.positions",
     "StreamSource": "streams",
     "adisconnect": "api",
     "ahistory": "api",

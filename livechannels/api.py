@@ -16,12 +16,12 @@ from django.db import transaction
 from django.utils.asyncio import async_unsafe
 
 from . import registry
-from .codes import FORCE_NO_RECONNECT
 from .exceptions import LiveChannelsError
-from .frames import Frame
 from .layer import History, live_layer
-from .positions import Position
-from .publications import ClientInfo
+from .messages.codes import FORCE_NO_RECONNECT
+from .messages.frames import Frame
+from .messages.positions import Position
+from .messages.publications import ClientInfo
 
 logger = logging.getLogger(__name__)
 

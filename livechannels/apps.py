@@ -18,8 +18,11 @@ class LiveChannelsConfig(AppConfig):
     def ready(self) -> None:
         from django.contrib.auth.signals import user_logged_out
 
-        from . import checks, node, registry, sessions, streams  # noqa: F401 - checks register themselves
+        from . import registry
+        from .clients import sessions
         from .layer import LiveChannelLayer
+        from .node import node
+        from .streams import supervisor as streams
 
         LiveChannelLayer.policies = staticmethod(registry.policy_for)
         if streams.attach not in node.startup_hooks:

@@ -15,10 +15,10 @@ from channels.sessions import CookieMiddleware, SessionMiddleware
 from django.conf import settings as django_settings
 from django.contrib.auth.models import AnonymousUser
 
+from .auth.origins import Application, OriginCheck, Receive, Scope, Send
 from .conf import settings
 from .exceptions import ConfigurationError
 from .layer import live_layer
-from .origins import Application, OriginCheck, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from asgiref.sync import iscoroutinefunction
 from channels.db import database_sync_to_async
 from django.core.exceptions import PermissionDenied
 
-from .policies import Policy
+from .messages.policy import Policy
 
 Action = Literal["subscribe", "publish", "presence", "history"]
 Allowed = bool | Awaitable[bool]

@@ -35,13 +35,14 @@ from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import FieldDoesNotExist
 from django.utils.module_loading import import_string
 
-from . import conf, options, registry
+from . import conf, registry
 from .channels import LiveChannel, ManagedStream
 from .dashboards import DashboardChannel, declared_channels
+from .engines import options
 from .exceptions import ConfigurationError
 from .layer import LiveChannelLayer
 from .paths import LivePath
-from .streams import always_on
+from .streams.supervisor import always_on
 
 TAG = "livechannels"
 TOKEN_LENGTH = 16

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings as django_settings
-
-if TYPE_CHECKING:
-    from .paths import LivePath
 
 DEFAULT_LIMITS: Mapping[str, int] = {
     "message_size": 65536,  # bytes of one message from a client
@@ -36,7 +33,7 @@ DEFAULT_LIMITS: Mapping[str, int] = {
 class Settings:
     """Typed access to LIVECHANNELS. Each attribute is the configured value, or the default shown here."""
 
-    CHANNELS: str | Sequence[LivePath] = ()
+    CHANNELS: str | Sequence[Any] = ()
     """Dotted path of the list of live_path() entries, or the list itself."""
     LAYER: str = "default"
     """Alias in CHANNEL_LAYERS of the layer that live channels use."""

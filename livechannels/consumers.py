@@ -15,15 +15,15 @@ from typing import Any
 from asgiref.sync import markcoroutinefunction
 
 from . import registry
-from .codes import INAPPROPRIATE_PROTOCOL, SHUTDOWN, Disconnect
+from .auth.identity import Identity
+from .auth.origins import Receive, Scope, Send
+from .clients.centrifuge import disconnect_push
+from .clients.connections import Connections
+from .clients.session import ClientSession
 from .conf import settings
-from .connections import Connections
 from .exceptions import UnknownChannel
-from .identity import Identity
 from .layer import live_layer
-from .origins import Receive, Scope, Send
-from .protocol import disconnect_push
-from .session import ClientSession
+from .messages.codes import INAPPROPRIATE_PROTOCOL, SHUTDOWN, Disconnect
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls.resolvers import RoutePattern
 
 from .channels import LiveChannel
+from .engines.options import nearest
 from .exceptions import ConfigurationError, InvalidChannelName
-from .options import nearest
-from .topics import check_live_name
+from .messages.topics import check_live_name
 
 _PARAMETER = re.compile(r"<(?:[^>:]+:)?([^>]+)>")
 

@@ -12,9 +12,9 @@ from django.utils.module_loading import import_string
 from .channels import LiveChannel
 from .conf import settings
 from .exceptions import ConfigurationError, UnknownChannel
+from .messages.policy import Policy
+from .messages.topics import check_live_name
 from .paths import LivePath
-from .policies import Policy
-from .topics import check_live_name
 
 
 def _wrong(text: str) -> ConfigurationError:

@@ -7,7 +7,7 @@ from typing import Any
 from django.urls import path
 
 from .consumers import LiveConsumer
-from .push import PushConsumer
+from .push.endpoint import PushConsumer
 
 # path() is typed for views; Channels' URLRouter takes ASGI applications in their place.
 _applications: dict[str, Any] = {

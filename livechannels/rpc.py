@@ -20,9 +20,8 @@ from asgiref.sync import iscoroutinefunction
 from channels.db import database_sync_to_async
 from django.core.exceptions import PermissionDenied
 
-from .codes import INTERNAL, METHOD_NOT_FOUND, NOT_AVAILABLE, PERMISSION_DENIED, Error
 from .exceptions import LiveChannelsError
-from .protocol import CommandFailed
+from .messages.codes import INTERNAL, METHOD_NOT_FOUND, NOT_AVAILABLE, PERMISSION_DENIED, CommandFailed, Error
 
 logger = logging.getLogger(__name__)
 

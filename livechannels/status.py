@@ -8,11 +8,13 @@ from typing import Any
 
 import msgspec
 
-from . import metrics, stream_status, topics
-from .activity import ActiveChannel, active_channels, active_channels_sync
+from . import metrics
 from .engines.base import RosterGet
 from .layer import LiveChannelLayer, live_layer
-from .stream_status import StreamStatus
+from .messages import topics
+from .node.activity import ActiveChannel, active_channels, active_channels_sync
+from .streams import status as stream_status
+from .streams.status import StreamStatus
 
 Status = dict[str, Any]
 

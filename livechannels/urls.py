@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from django.urls import path
 
-from . import push, sse, views
+from . import views
+from .clients import sse
+from .push import endpoint as push
 
 app_name = "livechannels"
 

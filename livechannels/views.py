@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 
 from . import metrics
 from . import status as cluster
-from .bearer import carries_token
+from .auth.tokens import carries_token
 from .conf import settings
 from .exceptions import EngineUnavailable
 from .layer import live_layer

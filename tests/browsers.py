@@ -9,10 +9,10 @@ from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
 
-from livechannels.codes import Disconnect
-from livechannels.identity import Identity
+from livechannels.auth.identity import Identity
+from livechannels.clients.session import ClientSession
 from livechannels.layer import LiveChannelLayer
-from livechannels.session import ClientSession
+from livechannels.messages.codes import Disconnect
 
 TIMEOUT = 10.0
 

@@ -14,7 +14,7 @@ import livechannels
 from livechannels import Frame, Position, api
 from livechannels.exceptions import EngineUnavailable, InvalidChannelName, UnknownChannel
 from livechannels.layer import LiveChannelLayer
-from livechannels.publications import ClientInfo
+from livechannels.messages.publications import ClientInfo
 from livechannels.testing import live_test_layer
 
 pytestmark = pytest.mark.django_db(transaction=True)

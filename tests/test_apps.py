@@ -8,8 +8,10 @@ from django.contrib.auth.signals import user_logged_out
 from django.core.checks.registry import registry as checks
 from django.test import override_settings
 
-from livechannels import node, registry, streams
+from livechannels import registry
 from livechannels.layer import LiveChannelLayer
+from livechannels.node import node
+from livechannels.streams import supervisor as streams
 
 
 def test_the_layer_knows_the_policies_and_nodes_run_streams() -> None:

@@ -7,7 +7,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 
 from livechannels.channels import BroadcastChannel, LiveChannel, ManagedStream
-from livechannels.policies import Policy
+from livechannels.messages.policy import Policy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

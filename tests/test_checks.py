@@ -12,7 +12,7 @@ from livechannels.channels import LiveChannel, ManagedStream
 from livechannels.checks import check_channels, check_layers, check_settings
 from livechannels.dashboards import DashboardChannel
 from livechannels.paths import live_path
-from livechannels.sources import StreamSource
+from livechannels.streams.source import StreamSource
 from tests.testapp.models import Board
 
 OURS = "livechannels.layer.LiveChannelLayer"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import livechannels
-from livechannels import conf, options
+from livechannels import conf
+from livechannels.engines import options
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from livechannels.connections import Connections
+from livechannels.clients.centrifuge import Command
+from livechannels.clients.connections import Connections
+from livechannels.clients.session import ClientSession
 from livechannels.layer import LiveChannelLayer
-from livechannels.protocol import Command
-from livechannels.session import ClientSession
 from livechannels.testing import live_test_layer
 from tests.browsers import Browser
 from tests.test_session import configured

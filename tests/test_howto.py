@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from livechannels import node as nodes
-from livechannels import streams
 from livechannels.layer import LiveChannelLayer
+from livechannels.node import node as nodes
 from livechannels.registry import policy_for
+from livechannels.streams import supervisor as streams
 from tests.test_streams import Viewer
 
 PAGE = Path(__file__).parent.parent / "docs" / "howto" / "write-a-stream-source.md"

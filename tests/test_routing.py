@@ -4,7 +4,9 @@ import pytest
 from django.urls import resolve, reverse
 from django.urls.exceptions import Resolver404
 
-from livechannels import push, sse, views
+from livechannels import views
+from livechannels.clients import sse
+from livechannels.push import endpoint as push
 from livechannels.routing import websocket_urlpatterns
 
 

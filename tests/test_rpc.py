@@ -7,8 +7,7 @@ import pytest
 from django.core.exceptions import PermissionDenied
 
 from livechannels import rpc as module
-from livechannels.codes import Error
-from livechannels.protocol import CommandFailed
+from livechannels.messages.codes import CommandFailed, Error
 from livechannels.rpc import RPCError, call, message, on_message, rpc
 
 pytestmark = pytest.mark.django_db(transaction=True)

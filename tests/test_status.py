@@ -6,8 +6,8 @@ import json
 import pytest
 
 from livechannels import LiveChannel, StreamSource, live_path, status
-from livechannels.activity import Activity
-from livechannels.sources import Stream
+from livechannels.node.activity import Activity
+from livechannels.streams.source import Stream
 from livechannels.testing import live_client, live_test_layer
 
 pytestmark = pytest.mark.django_db(transaction=True)

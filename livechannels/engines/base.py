@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from ..positions import START, Position, Slice
+from ..messages.positions import START, Position, Slice
 
 T = TypeVar("T")
 

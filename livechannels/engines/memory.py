@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from ..exceptions import LeaseLost
-from ..positions import Beginning, Entry, Position, Slice
+from ..messages.positions import Beginning, Entry, Position, Slice
 from . import base
 
 T = TypeVar("T")

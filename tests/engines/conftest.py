@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from livechannels.engines.base import Command, Engine, Port
+from livechannels.engines.endpoints import parse_url
 from livechannels.engines.redis import acl, link
 from livechannels.engines.redis.wire import StreamWire
-from livechannels.hosts import parse_url
-from livechannels.positions import Position
+from livechannels.messages.positions import Position
 from tests.conftest import SERVER, SERVER_7
 from tests.servers import NotInstalled, RedisServer, Tls
 from tests.topologies import Cluster, HAProxy, SentinelSet
@@ -120,7 +120,7 @@ class Store:
 
     def engine(self, prefix: str | None = None) -> Engine:
         if self._place is not None:
-            from livechannels import options
+            from livechannels.engines import options
             from livechannels.engines.redis import RedisEngine
 
             return RedisEngine(options.parse({"hosts": [self._place.host], "prefix": prefix or self.prefix}))

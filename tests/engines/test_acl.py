@@ -11,10 +11,10 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import override_settings
 
+from livechannels.engines.endpoints import parse_url
 from livechannels.engines.redis import acl
-from livechannels.hosts import parse_url
 from livechannels.layer import LiveChannelLayer
-from livechannels.publications import ClientInfo
+from livechannels.messages.publications import ClientInfo
 
 
 def test_the_commands_of_the_scripts_are_found() -> None:

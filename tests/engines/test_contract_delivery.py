@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from livechannels import topics
 from livechannels.engines.base import (
     Fence,
     Flush,
@@ -24,6 +23,7 @@ from livechannels.engines.base import (
     RosterSet,
 )
 from livechannels.exceptions import LeaseLost
+from livechannels.messages import topics
 from tests.engines.conftest import Recorder
 from tests.engines.test_contract_topics import KEEP, LIVE, eventually, publish
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 
-from livechannels import topics
 from livechannels.engines.base import (
     Flush,
     LeaseAcquire,
@@ -19,6 +18,7 @@ from livechannels.engines.base import (
     RosterGet,
     RosterSet,
 )
+from livechannels.messages import topics
 from tests.engines.conftest import Recorder
 from tests.engines.test_contract_topics import eventually
 

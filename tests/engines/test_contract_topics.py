@@ -5,15 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from livechannels import topics
-from livechannels.engines.base import (
-    Publish,
-    Published,
-    Read,
-    Retention,
-    Trim,
-)
-from livechannels.positions import START, Position, continues, recover
+from livechannels.engines.base import Publish, Published, Read, Retention, Trim
+from livechannels.messages import topics
+from livechannels.messages.positions import START, Position, continues, recover
 from tests.engines.conftest import Recorder, Store
 
 KEEP = Retention(100, 60, 120)

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from livechannels import options, topics
+from livechannels.engines import options
 from livechannels.engines.base import Publish, QueuePush, Retention
+from livechannels.engines.endpoints import parse_url
 from livechannels.engines.redis import RedisEngine, cluster, link
 from livechannels.engines.redis.keys import Keys
 from livechannels.engines.redis.operations import Operations
 from livechannels.exceptions import EngineUnavailable
-from livechannels.hosts import parse_url
+from livechannels.messages import topics
 from tests.conftest import SERVER_7, start_or_skip
 from tests.engines.conftest import Recorder
 from tests.servers import RedisServer, wait_until

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from livechannels import topics
 from livechannels.engines import memory
 from livechannels.engines.base import LeaseAcquire, LeaseGet, LeaseRelease
 from livechannels.engines.memory import MemoryEngine
+from livechannels.messages import topics
 
 
 def take(engine: MemoryEngine, name: str, session: str = "s", ttl: float = 60) -> int:

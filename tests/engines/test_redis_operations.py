@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from livechannels import options, topics
+from livechannels.engines import options
 from livechannels.engines.base import Fence, LeaseAcquire, PlainAdd, Positions, Publish, Published, Read, Retention
 from livechannels.engines.redis import RedisEngine, publishing
-from livechannels.engines.redis.blocking import BlockingShard
 from livechannels.engines.redis.keys import Keys
 from livechannels.engines.redis.operations import Operations
 from livechannels.engines.redis.replies import Lost
+from livechannels.engines.redis.sync_client import BlockingShard
 from livechannels.exceptions import LeaseLost
-from livechannels.positions import Position
+from livechannels.messages import topics
+from livechannels.messages.positions import Position
 from tests.engines.conftest import Recorder
 from tests.servers import RedisServer
 

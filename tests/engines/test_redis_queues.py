@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from livechannels import options, topics
+from livechannels.engines import options
 from livechannels.engines.base import Command, Flush, Port, QueuePop, QueuePush, QueueReturn, Turn
 from livechannels.engines.redis import RedisEngine
 from livechannels.exceptions import EngineUnavailable
 from livechannels.layer import LiveChannelLayer
+from livechannels.messages import topics
 from tests.engines.conftest import Recorder
 from tests.faults.proxy import FaultProxy
 from tests.servers import RedisServer, wait_until

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from livechannels.engines.endpoints import parse_url
 from livechannels.engines.redis.connect import open_connection
 from livechannels.engines.redis.replies import Lost, ReplyError
 from livechannels.engines.redis.wire import FEED, ProtocolWire, StreamWire, Wire, pack
-from livechannels.hosts import parse_url
 
 
 @pytest.fixture(params=[ProtocolWire, StreamWire])

@@ -22,7 +22,7 @@ from pathlib import Path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
-from livechannels.leases import SAFE
+from livechannels.leadership.lease import SAFE
 from tests.faults.leaders import Judgement, StreamCluster, StreamNode, freeze, thaw
 from tests.servers import RedisServer, wait_until
 

@@ -22,9 +22,9 @@ from typing import Any
 
 from livechannels.exceptions import EngineUnavailable, PublishUnknown
 from livechannels.layer import LiveChannelLayer
-from livechannels.policies import Policy
-from livechannels.positions import Position
-from livechannels.publications import Publication
+from livechannels.messages.policy import Policy
+from livechannels.messages.positions import Position
+from livechannels.messages.publications import Publication
 
 KEPT = Policy(history_size=200_000, history_ttl=3600)
 SHORT = Policy(history_size=20, history_ttl=3600)
@@ -36,8 +36,8 @@ def policy_for(channel: str) -> Policy:
 
 def switch_recovery_off() -> None:
     """A deliberately broken build: whoever missed something is told that all is well."""
-    from livechannels import feeds, hub
-    from livechannels.positions import Recovery
+    from livechannels.messages.positions import Recovery
+    from livechannels.node import feeds, hub
 
     def nothing_missed(since: Position, found: Any) -> Recovery:
         return Recovery(True, [], found.position, "")
@@ -49,8 +49,8 @@ def switch_epoch_rule_off() -> None:
     """Another one: a rewind of the store is not looked for, as in a broker whose epoch is only a random name."""
     from livechannels.engines.base import Read
     from livechannels.engines.redis.operations import Operations
-    from livechannels.hub import Hub
-    from livechannels.positions import START
+    from livechannels.messages.positions import START
+    from livechannels.node.hub import Hub
 
     read = Operations._read
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from livechannels import topics
 from livechannels.engines.base import LeaseGet, Read
 from livechannels.layer import LiveChannelLayer
+from livechannels.messages import topics
 from tests.faults.proxy import FaultProxy
 from tests.servers import Process, wait_until
 

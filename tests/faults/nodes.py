@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from livechannels import topics
 from livechannels.engines.base import Read
 from livechannels.exceptions import EngineUnavailable
 from livechannels.layer import LiveChannelLayer
-from livechannels.publications import Publication
+from livechannels.messages import topics
+from livechannels.messages.publications import Publication
 from tests.faults.history import Event, Report, Surviving, judge
 from tests.servers import Process, wait_until
 

@@ -50,7 +50,7 @@ def configure() -> None:
 
 def take_the_fence_away() -> None:
     """The deliberately broken build: nothing is checked, neither by the store nor by the leader itself."""
-    from livechannels.leases import Lease
+    from livechannels.leadership.lease import Lease
 
     Lease.fence = None  # type: ignore[assignment,misc]
     Lease.trusted = lambda self, now: True  # type: ignore[method-assign]
@@ -116,8 +116,8 @@ class Watcher:
 
 
 async def serve(log: Log) -> None:
-    from livechannels import streams
     from livechannels.layer import live_layer
+    from livechannels.streams import supervisor as streams
     from tests.faults import recorded
 
     recorded.log = log

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from livechannels import topics
 from livechannels.engines.base import LeaseGet, Read
 from livechannels.layer import LiveChannelLayer
+from livechannels.messages import topics
 from tests.faults.leaders import StreamNode
 from tests.servers import wait_until
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from livechannels import topics
 from livechannels.engines.base import LeaseGet, Read
 from livechannels.layer import LiveChannelLayer
+from livechannels.messages import topics
 from tests.faults.leaders import ROOT, count_stale
 from tests.servers import Process, free_port, wait_until
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from livechannels.layer import LiveChannelLayer
-from livechannels.policies import Policy
+from livechannels.messages.policy import Policy
 
 MakeLayer = Callable[..., LiveChannelLayer]
 PATIENCE = 10

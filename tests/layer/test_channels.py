@@ -19,8 +19,8 @@ from channels.testing import ApplicationCommunicator, WebsocketCommunicator
 from channels.worker import Worker
 from django.test import override_settings
 
-from livechannels import node as node_module
-from livechannels import queues
+from livechannels.node import node as node_module
+from livechannels.node import queues
 from tests.layer.conftest import eventually, receive
 
 

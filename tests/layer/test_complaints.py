@@ -19,10 +19,10 @@ from contextlib import suppress
 import pytest
 from asgiref.sync import async_to_sync
 
-from livechannels import node as node_module
 from livechannels.exceptions import EngineUnavailable
 from livechannels.layer import LiveChannelLayer
-from livechannels.publications import ClientInfo
+from livechannels.messages.publications import ClientInfo
+from livechannels.node import node as node_module
 from tests.faults.proxy import FaultProxy
 from tests.layer.conftest import eventually, receive, receive_all, unread
 from tests.layer.peer import Peer
@@ -275,7 +275,7 @@ async def test_cr_181_over_capacity_is_one_line_not_a_flood(make_layer, caplog):
 
 
 async def test_cr_121_cr_109_cr_131_dropped_bursts_are_counted(make_layer):
-    from livechannels.groups import DROPPED
+    from livechannels.node.groups import DROPPED
 
     before = DROPPED.value(kind="group")
     layer = make_layer(capacity=5)

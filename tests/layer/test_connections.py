@@ -391,7 +391,7 @@ class TestAbsent:
 
 
 async def test_the_joins_of_one_turn_cost_one_subscribe_and_leaving_one_unsubscribe(own_layers, own_redis, monkeypatch):
-    monkeypatch.setattr("livechannels.feeds.LINGER", 0.05)
+    monkeypatch.setattr("livechannels.node.feeds.LINGER", 0.05)
     layer = own_layers()
     channel = await layer.new_channel()
     await layer.group_add("warm", channel)

@@ -8,7 +8,7 @@ import pytest
 
 from livechannels.exceptions import NotReplicated
 from livechannels.layer import LiveChannelLayer
-from livechannels.policies import Policy
+from livechannels.messages.policy import Policy
 from tests.servers import RedisServer
 
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from livechannels.exceptions import InvalidChannelName, LiveChannelsError, ScopeError
-from livechannels.positions import Position
-from livechannels.publications import ClientInfo
+from livechannels.messages.positions import Position
+from livechannels.messages.publications import ClientInfo
 from tests.layer.conftest import eventually, receive, receive_all
 
 

@@ -10,9 +10,9 @@ from channels.exceptions import ChannelFull
 from channels.layers import channel_layers, get_channel_layer
 from django.test import override_settings
 
-from livechannels.codec import registry
 from livechannels.exceptions import ConfigurationError
 from livechannels.layer import LiveChannelLayer
+from livechannels.serializers import registry
 from tests.layer.conftest import receive, unread
 from tests.topologies import SentinelSet
 

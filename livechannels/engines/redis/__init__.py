@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from ...options import Options
 from ..base import Command, Flush, Listener, Publish
-from .blocking import BlockingShard, Outlet, drive
+from ..options import Options
 from .keys import Keys
 from .operations import Operations
 from .port import RedisPort, shard_of
 from .senders import Senders
+from .sync_client import BlockingShard, Outlet, drive
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ...hosts import Endpoint
+from ..endpoints import Endpoint
 from . import scripts
 from .keys import Keys
 

@@ -13,8 +13,8 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from ...exceptions import EngineUnavailable
-from ...hosts import Endpoint
 from ..base import Health
+from ..endpoints import Endpoint
 from .connect import CONNECT_WITHIN, close_connection, mind_cancellation, open_connection
 from .link import WAIT_FOR_PATH, Batch, Link
 from .operations import Operations

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from ...exceptions import EngineUnavailable
-from ...hosts import Endpoint
+from ..endpoints import Endpoint
 from .replies import Address
 from .wire import CLOSE_WITHIN
 

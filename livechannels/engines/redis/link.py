@@ -17,8 +17,8 @@ from typing import Any
 from redis.crc import key_slot
 
 from ...exceptions import EngineUnavailable
-from ...hosts import Endpoint
 from ..base import Health
+from ..endpoints import Endpoint
 from .connect import close_connection, find_master, open_connection
 from .operations import Operations
 from .replies import Address, Lost, ReplyError

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ...exceptions import EngineUnavailable
-from ...positions import START, Beginning, Entry, Position, Slice
+from ...messages.positions import START, Beginning, Entry, Position, Slice
 from .. import base
 from . import scripts
 from .keys import Keys

@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 from ... import metrics
 from ...exceptions import EngineUnavailable
-from ...hosts import Endpoint
 from ..base import Command, Flush, Health, Listener, Publish
+from ..endpoints import Endpoint
 from .link import Link
 from .operations import Operations, unavailable
 from .publishing import parse_message

@@ -7,7 +7,7 @@ import time
 from typing import Any, NamedTuple
 
 from ...exceptions import LeaseLost, PublishUnknown
-from ...positions import START, Position
+from ...messages.positions import START, Position
 from .. import base
 from . import scripts
 from .keys import Keys

@@ -12,7 +12,7 @@ import time
 import weakref
 from collections.abc import Callable
 
-from ...positions import Position
+from ...messages.positions import Position
 from ..base import Listener
 from .port import RedisPort
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ... import streams
 from ...exceptions import ConfigurationError
 from ...layer import live_layer
+from ...streams import supervisor as streams
 
 
 class Command(BaseCommand):

@@ -1,0 +1,1 @@
+"""Who is there and may connect: sessions, users, origins, tokens. Imports nothing above `conf`."""

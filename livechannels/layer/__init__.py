@@ -1,0 +1,8 @@
+"""The only door to the engine: the Channels contract, live channels, presence. Imports `node` and below."""
+
+from __future__ import annotations
+
+from .contract import LiveChannelLayer, live_layer
+from .live import History
+
+__all__ = ["History", "LiveChannelLayer", "live_layer"]

@@ -1,0 +1,1 @@
+"""Leases, who leads, and locks. Imports `engines` and what lies below."""
