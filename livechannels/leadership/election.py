@@ -18,11 +18,11 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator,
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Protocol, TypeVar
 
 from ..engines.base import Command, Grant, LeaseAcquire, LeaseRelease, LeaseRenew
 from ..exceptions import EngineUnavailable, LiveChannelsError
-from . import rendezvous
 from .lease import SAFE, Lease, renewal_period
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ CHUNK = 256
 GRAIN = 0.02
 JITTER = 0.05
 HANDOVERS = 100
+STEP = 0.05
+MOST_STEPS = 3
 
 _random = random.SystemRandom()
 
@@ -160,7 +162,7 @@ class Leadership:
             if stand.holder
             and stand.holder != self._bus.id
             and stand.holder in nodes
-            and rendezvous.rank(self._bus.id, nodes, stand.name) == 0
+            and rank(self._bus.id, nodes, stand.name) == 0
         ][:HANDOVERS]
 
     async def ask_for(self, names: Sequence[str]) -> None:
@@ -180,9 +182,9 @@ class Leadership:
 
     def _hold_back(self, name: str, *, without: str = "", first: str = "") -> float:
         if first:
-            return 0.0 if first == self._bus.id else rendezvous.wait(rendezvous.MOST_STEPS)
+            return 0.0 if first == self._bus.id else wait(MOST_STEPS)
         nodes = [node for node in self._nodes() if node != without]
-        return rendezvous.wait(rendezvous.rank(self._bus.id, nodes, name))
+        return wait(rank(self._bus.id, nodes, name))
 
     async def _stand_loop(self) -> None:
         while True:
@@ -330,3 +332,22 @@ class Leadership:
 
 def _chunks(items: Sequence[S]) -> Iterator[Sequence[S]]:
     return (items[i : i + CHUNK] for i in range(0, len(items), CHUNK))
+
+
+# Who goes first: rendezvous hashing gives every name an order of nodes, the same on every node without asking
+# anybody, and when a node comes or goes only the names it wins or held move.
+
+
+def rank(node: str, nodes: Iterable[str], name: str) -> int:
+    """How many of `nodes` go before `node`; it need not be one of them."""
+    own = (_weight(node, name), node)
+    return sum(1 for other in set(nodes) if other != node and (_weight(other, name), other) < own)
+
+
+def wait(rank: int) -> float:
+    """Seconds a node of this rank holds back so that a better one comes first. Bounded: the better may be dead."""
+    return min(rank, MOST_STEPS) * STEP
+
+
+def _weight(node: str, name: str) -> bytes:
+    return blake2b(f"{node}\0{name}".encode(), digest_size=8).digest()

@@ -17,7 +17,6 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from .. import metrics
 from ..exceptions import LeaseLost, LiveChannelsError
 from ..leadership.lease import Lease
-from .backoff import Backoff
 from .source import Stream, StreamSource, ThreadStream
 from .status import State, StreamStatus
 
@@ -31,6 +30,26 @@ GRACE = 0.25
 OVERDUE = 5.0
 ASK_CONFIGURATION = 10.0
 RATE_WINDOW = 10.0
+FIRST_PAUSE = 0.1
+MOST_PAUSE = 5.0
+HEALTHY = 1.0
+
+
+class Backoff:
+    """0.1 s, doubling to 5 s; back to 0.1 s after a life longer than a second and than the pause before it."""
+
+    def __init__(self, first: float = FIRST_PAUSE, most: float = MOST_PAUSE, healthy: float = HEALTHY) -> None:
+        self._first = first
+        self._most = most
+        self._healthy = healthy
+        self._pause = 0.0
+
+    def after(self, lived: float) -> float:
+        """The pause, in seconds, after a life of `lived` seconds."""
+        if lived > max(self._healthy, self._pause):
+            self._pause = 0.0
+        self._pause = min(self._pause * 2, self._most) if self._pause else self._first
+        return self._pause
 
 
 class Runner:

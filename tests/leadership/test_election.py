@@ -12,8 +12,7 @@ import pytest
 from livechannels.engines.base import Command, LeaseAcquire, LeaseGet
 from livechannels.engines.memory import MemoryEngine
 from livechannels.exceptions import EngineUnavailable
-from livechannels.leadership import rendezvous
-from livechannels.leadership.election import Leadership
+from livechannels.leadership.election import Leadership, rank, wait
 from livechannels.leadership.lease import Lease
 from livechannels.messages import topics
 
@@ -104,7 +103,7 @@ async def test_one_of_three_leads_and_it_is_the_first_in_order():
         done, _ = await asyncio.wait(futures, timeout=5, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0.3)
         assert [future.done() for future in futures].count(True) == 1
-        assert await cluster.leader("s/x") == rendezvous.order("abc", "s/x")[0]
+        assert rank(await cluster.leader("s/x"), "abc", "s/x") == 0
         assert {leadership.leader("s/x") for leadership in leaderships} == {await cluster.leader("s/x")}
         assert done.pop().result().token > 0
 
@@ -261,7 +260,7 @@ async def test_a_new_node_is_handed_its_share_and_no_more():
         await eventually(lambda: all(newcomer.leader(name) for name in names), "the newcomer knows who leads")
         assert len(newcomer.leads) == 0
         wanted = newcomer.balance()
-        assert set(wanted) == {name for name in names if rendezvous.order("abc", name)[0] == "c"}
+        assert set(wanted) == {name for name in names if rank("c", "abc", name) == 0}
         await newcomer.ask_for(wanted)
         await eventually(lambda: moves and len(newcomer.leads) == len(moves) and led() == 60, "they were handed over")
         assert len(moves) > 10
@@ -276,3 +275,40 @@ async def test_close_releases_everything():
         await asyncio.sleep(0.1)
         await first.close()
         assert all(await asyncio.wait_for(asyncio.gather(*waiting), 1))
+
+
+# Who goes first
+
+NODES = ["a-1-x", "b-2-y", "c-3-z"]
+NAMES = [f"source/host/{number}" for number in range(3000)]
+
+
+def order(nodes: list[str], name: str) -> list[str]:
+    return sorted(nodes, key=lambda node: rank(node, nodes, name))
+
+
+def test_every_node_sees_the_same_order():
+    for name in NAMES[:50]:
+        assert sorted(rank(node, NODES, name) for node in NODES) == [0, 1, 2]
+        assert order(NODES, name) == order(NODES[::-1], name)
+
+
+def test_a_node_that_is_not_listed_has_the_rank_it_would_have():
+    for name in NAMES[:50]:
+        assert rank("a-1-x", NODES, name) == rank("a-1-x", NODES[1:], name)
+
+
+def test_names_are_spread_evenly():
+    led = Counter(order(NODES, name)[0] for name in NAMES)
+    assert all(850 <= led[node] <= 1150 for node in NODES), led
+
+
+def test_only_the_names_of_a_lost_node_move():
+    for name in NAMES:
+        before = order(NODES, name)
+        assert order(NODES[1:], name) == [node for node in before if node != NODES[0]]
+
+
+def test_holding_back_is_bounded():
+    assert [wait(place) for place in (0, 1, 2)] == [0, 0.05, 0.1]
+    assert wait(100) == wait(3) == pytest.approx(0.15)

@@ -12,7 +12,7 @@ from livechannels.messages import topics
 from livechannels.streams import demand as module
 from livechannels.streams.demand import Demand
 from livechannels.streams.status import StreamStatus, decode
-from tests.test_leadership import Bus, Cluster
+from tests.leadership.test_election import Bus, Cluster
 
 
 class Site:

@@ -14,7 +14,7 @@ import pytest
 from livechannels.engines.base import LeaseAcquire, LeaseGet, LeaseRelease
 from livechannels.exceptions import ConfigurationError, LeaseLost, ScopeError
 from livechannels.layer import LiveChannelLayer
-from livechannels.leadership import rendezvous
+from livechannels.leadership.election import rank
 from livechannels.messages import topics
 from livechannels.messages.publications import Publication
 from livechannels.node import node as nodes
@@ -180,7 +180,8 @@ async def test_one_viewer_is_enough_for_a_node_without_viewers_to_lead(make_laye
     for layer in layers:
         known = streams.of(layer.node()).demand.nodes
         await eventually(lambda known=known: len(known()) == 3, "nodes that know each other")
-    expected = rendezvous.order([layer.node().id for layer in layers], CHANNEL)[0]
+    ids = [layer.node().id for layer in layers]
+    expected = next(node for node in ids if rank(node, ids, CHANNEL) == 0)
     watching = next(layer for layer in layers if layer.node().id != expected)
     async with Viewer(watching) as viewer:
         await viewer.sees()
@@ -502,7 +503,7 @@ async def test_a_blocked_loop_is_named_and_the_run_reported(make_layers, caplog)
             assert "blocked the event loop for 1." in blame
     record = next(record for record in caplog.records if "blocks the event loop" in record.getMessage())
     assert "stream source/x blocks the event loop" in record.getMessage()
-    assert "test_streams.py" in record.getMessage()
+    assert "test_supervisor.py" in record.getMessage()
     assert "Blocks.run" in record.getMessage()
 
 

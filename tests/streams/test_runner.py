@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from livechannels.streams.backoff import Backoff
+from livechannels.streams.runner import Backoff
 
 
 def test_doubles_up_to_five_seconds():
