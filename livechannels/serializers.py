@@ -37,7 +37,7 @@ class SerializerRegistry:
             known = ", ".join(sorted(self._known))
             raise ConfigurationError(
                 f"serializer_format {name!r} is not registered; known are {known}. "
-                "Register your own with livechannels.codec.registry.register(name, dumps, loads)."
+                "Register your own with livechannels.serializers.registry.register(name, dumps, loads)."
             ) from None
 
 

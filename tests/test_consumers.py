@@ -12,7 +12,7 @@ from livechannels.consumers import LiveConsumer, abort, innermost
 from livechannels.layer import LiveChannelLayer
 from livechannels.testing import live_client, live_test_layer
 from tests.browsers import User
-from tests.test_session import CHANNELS
+from tests.clients.test_session import CHANNELS
 
 application = LiveConsumer.as_asgi()
 

@@ -22,7 +22,7 @@ from livechannels.clients.session import ClientSession
 from livechannels.layer import LiveChannelLayer
 from livechannels.testing import live_test_layer
 from tests.browsers import Browser
-from tests.test_session import configured
+from tests.clients.test_session import configured
 
 FRAMES = int(os.environ.get("FUZZ_FRAMES", "1500"))
 PER_EXAMPLE = 15

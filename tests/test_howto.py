@@ -13,7 +13,7 @@ from livechannels.layer import LiveChannelLayer
 from livechannels.node import node as nodes
 from livechannels.registry import policy_for
 from livechannels.streams import supervisor as streams
-from tests.test_streams import Viewer
+from tests.streams.test_supervisor import Viewer
 
 PAGE = Path(__file__).parent.parent / "docs" / "howto" / "write-a-stream-source.md"
 

@@ -296,7 +296,7 @@ class LiveChannelLayer(LiveMethods, BaseChannelLayer):
     close_pools = close
 
     def leader_lock(self, name: str, **options: Any) -> Any:
-        """A lease on `name` for your own code: `async with` or `with`. See `livechannels.locks.LeaderLock`."""
+        """A lease on `name` for your own code: `async with` or `with`. See `leadership.lock.LeaderLock`."""
         from ..leadership.lock import LeaderLock
 
         return LeaderLock(self, name, **options)

@@ -16,7 +16,7 @@ from livechannels.clients.connections import Connections
 from livechannels.exceptions import EngineUnavailable
 from livechannels.layer import LiveChannelLayer
 from livechannels.testing import live_test_layer
-from tests.test_session import CHANNELS, allowed, configured
+from tests.clients.test_session import CHANNELS, allowed, configured
 
 # The end of a response closes old connections, also those that other tests left in the database thread.
 pytestmark = pytest.mark.django_db(transaction=True)

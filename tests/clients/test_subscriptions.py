@@ -11,7 +11,7 @@ from livechannels.exceptions import EngineUnavailable
 from livechannels.layer import LiveChannelLayer
 from livechannels.testing import live_test_layer
 from tests.browsers import Browser, User
-from tests.test_session import configured
+from tests.clients.test_session import configured
 
 
 @pytest.fixture

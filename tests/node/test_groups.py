@@ -12,7 +12,7 @@ from livechannels.node.feeds import Feeds
 from livechannels.node.groups import DROPPED, UNREADABLE, Groups
 from livechannels.node.mailboxes import Mailboxes
 from livechannels.serializers import Codec
-from tests.test_feeds import eventually, feeds
+from tests.node.test_feeds import eventually, feeds
 
 __all__ = ["feeds"]
 

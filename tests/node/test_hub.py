@@ -16,7 +16,7 @@ from livechannels.messages.topics import live
 from livechannels.node import feeds as feeds_module
 from livechannels.node.feeds import Feeds
 from livechannels.node.hub import Hub
-from tests.test_feeds import eventually, feeds
+from tests.node.test_feeds import eventually, feeds
 
 __all__ = ["feeds"]
 

@@ -11,8 +11,8 @@ from livechannels.node.isolation import Shared
 from livechannels.node.mailboxes import Body, Mailbox
 from livechannels.node.plain_consumers import ConsumerSubscription, event_maker
 from livechannels.serializers import Codec
-from tests.test_feeds import eventually, feeds
-from tests.test_hub import publish
+from tests.node.test_feeds import eventually, feeds
+from tests.node.test_hub import publish
 
 __all__ = ["feeds"]
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 PREAMBLE = """
 import asyncio, os, signal, sys, time
-from livechannels.shutdown import before_exit
+from livechannels.node.shutdown import before_exit
 
 def say(*words):
     print(*words, flush=True)

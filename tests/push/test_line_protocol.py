@@ -149,7 +149,7 @@ def test_hostile_bodies_take_time_in_proportion_to_their_size(body: bytes) -> No
 
 def test_invalid_utf8_in_a_string_does_not_kill_the_process() -> None:
     program = """
-from livechannels.line_protocol import parse
+from livechannels.push.line_protocol import parse
 for body in b'm f="\\xff"', b'm f="a\\n\\xff"', b"m,t=\\xff f=1", b"\\xff f=1", b'm f="\\xed\\xa0\\x80"':
     print(*parse(body, arrival=0), sep="\\n")
 """
