@@ -15,17 +15,22 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from functools import reduce
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from channels.db import database_sync_to_async
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Model
 from django.db.models.signals import post_delete, post_save
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.functional import SimpleLazyObject
 
 from . import api, registry
-from .acting import TAB_LENGTH, ActingUserMiddleware, acting_user, current_actor
 from .channels import Allowed, LiveChannel
 from .exceptions import ConfigurationError, LiveChannelsError, UnknownChannel
 
@@ -33,10 +38,73 @@ __all__ = ["ActingUserMiddleware", "DashboardChannel", "acting_user", "notify_de
 
 logger = logging.getLogger(__name__)
 
+TAB_HEADER = "X-Live-Tab"
+TAB_LENGTH = 64
 FROM_CLIENTS = ("editing-started", "editing-finished")
 MESSAGE_LENGTH = 500
 
 _declared: defaultdict[type[Model], list[type[DashboardChannel]]] = defaultdict(list)
+
+
+class Actor(NamedTuple):
+    """`user` is a user object or None; `tab` names the browser tab, so that it can skip its own notices."""
+
+    user: Any = None
+    tab: str | None = None
+    message: str = ""
+
+
+NOBODY = Actor()
+
+_actor: ContextVar[Actor] = ContextVar("livechannels_actor", default=NOBODY)
+
+
+def current_actor() -> Actor:
+    """The innermost `acting_user` block, or NOBODY."""
+    return _actor.get()
+
+
+@contextmanager
+def acting_user(user: Any, *, tab: str | None = None, message: str = "") -> Iterator[None]:
+    """Within this block changes count as made by `user`, with `message` as the comment on them."""
+    token = _actor.set(Actor(user, tab, message))
+    try:
+        yield
+    finally:
+        _actor.reset(token)
+
+
+class ActingUserMiddleware:
+    """Runs each request as `acting_user(request.user)`; place it after AuthenticationMiddleware.
+
+    The tab is taken from the header X-Live-Tab. The user is only looked up if a notice is sent.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self.is_async:
+            return self._respond(request)
+        with self._acting(request):
+            response: HttpResponseBase = self.get_response(request)
+            return response
+
+    async def _respond(self, request: HttpRequest) -> HttpResponseBase:
+        with self._acting(request):
+            response: HttpResponseBase = await self.get_response(request)
+            return response
+
+    @staticmethod
+    def _acting(request: HttpRequest) -> Any:
+        tab = request.headers.get(TAB_HEADER, "")[:TAB_LENGTH] or None
+        return acting_user(SimpleLazyObject(lambda: getattr(request, "user", None)), tab=tab)
 
 
 class DashboardChannel(LiveChannel):

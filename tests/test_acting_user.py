@@ -6,7 +6,7 @@ from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import RequestFactory
 
-from livechannels.acting import ActingUserMiddleware, Actor, acting_user, current_actor
+from livechannels.dashboards import ActingUserMiddleware, Actor, acting_user, current_actor
 
 ANN = User(pk=1, username="ann")
 
