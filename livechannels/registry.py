@@ -47,6 +47,11 @@ def resolve(channel: str) -> LiveChannel:
     return path.channel_class(channel, kwargs)
 
 
+def class_for(channel: str) -> type[LiveChannel]:
+    """The class that answers for `channel`, without making one. Raises InvalidChannelName or UnknownChannel."""
+    return _find(channel)[0].channel_class
+
+
 @lru_cache(maxsize=16384)
 def policy_for(channel: str) -> Policy:
     """How the layer treats `channel`. Raises InvalidChannelName or UnknownChannel."""

@@ -26,9 +26,9 @@ class Owner(Protocol):
     @property
     def id(self) -> str: ...
 
-    def find(self, channel: str) -> StreamSource | None: ...
+    def make(self, channel: str) -> StreamSource: ...
 
-    def wanted(self, source: StreamSource) -> bool: ...
+    def wanted(self, channel: str, source_class: type[StreamSource]) -> bool: ...
 
     def touched(self, stream: BackendStream) -> None: ...
 
@@ -41,12 +41,12 @@ class BackendStream:
     `ended`: its source returned and there was no new reason since; whoever leads then waits for one.
     """
 
-    def __init__(self, owner: Owner, source: StreamSource, *, ended: bool) -> None:
-        self.channel = source.channel
+    def __init__(self, owner: Owner, channel: str, source_class: type[StreamSource], *, ended: bool) -> None:
+        self.channel = channel
         self.ended = ended
         self.runner: Runner | None = None
         self._owner = owner
-        self._source = source
+        self._class = source_class
         self._interrupted = asyncio.Event()
         self._idle: asyncio.TimerHandle | None = None
         self._task = asyncio.get_running_loop().create_task(
@@ -59,18 +59,18 @@ class BackendStream:
             self.ended = False
             if self.runner:
                 self.runner.again()
-        if self._owner.wanted(self._source):
+        if self._owner.wanted(self.channel, self._class):
             if self._idle:
                 self._idle.cancel()
                 self._idle = None
         elif not self.runner:
             self._owner.leadership.withdraw(self.channel)
         elif not self._idle:
-            self._idle = asyncio.get_running_loop().call_later(self._source.idle_timeout, self._interrupt_idle)
+            self._idle = asyncio.get_running_loop().call_later(self._class.idle_timeout, self._interrupt_idle)
 
     def _interrupt_idle(self) -> None:
         self._idle = None
-        if not self._owner.wanted(self._source):
+        if not self._owner.wanted(self.channel, self._class):
             self._interrupted.set()
 
     async def stop(self) -> bool:
@@ -79,10 +79,10 @@ class BackendStream:
         return await self.runner.stop() if self.runner else True
 
     async def _live(self) -> None:
-        while self._owner.wanted(self._source):
+        while self._owner.wanted(self.channel, self._class):
             self._interrupted.clear()
             lease = None
-            if self._source.scope == "cluster":
+            if self._class.scope == "cluster":
                 lease = await self._owner.leadership.stand(self.channel, live(self.channel), self._on_end)
                 if lease is None:
                     continue
@@ -94,7 +94,7 @@ class BackendStream:
 
     async def _run(self, lease: Lease | None) -> None:
         runner = self.runner = Runner(
-            self._make, self._owner.layer, self._owner.id, lease,
+            self._class, self.channel, self._make, self._owner.layer, self._owner.id, lease,
             changed=lambda: self._owner.touched(self), lost=self._loser(lease), ended=self.ended,
         )  # fmt: skip
         self.reconsider(False)
@@ -110,4 +110,4 @@ class BackendStream:
         return lambda: self._owner.leadership.lose(lease, "a publication was refused") if lease else None
 
     def _make(self) -> StreamSource:
-        return self._owner.find(self.channel) or self._source
+        return self._owner.make(self.channel)

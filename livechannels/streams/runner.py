@@ -55,12 +55,15 @@ class Backoff:
 class Runner:
     """Runs a source from `start` to `stop`, under `lease` (None with scope="node"). Belongs to the node's loop.
 
-    `make` gives a fresh source for every run. `changed` is called when the status did, `lost` when a publication
-    was refused. With `ended`, the stream had ended already: it waits for `again` or `restart`.
+    `make` gives a fresh source for every run; if it fails, that run has failed. `changed` is called when the status
+    did, `lost` when a publication was refused. With `ended`, the stream had ended already: it waits for `again` or
+    `restart`.
     """
 
     def __init__(
         self,
+        source_class: type[StreamSource],
+        channel: str,
         make: Callable[[], StreamSource],
         layer: Any,
         node: str,
@@ -70,9 +73,8 @@ class Runner:
         lost: Callable[[], None],
         ended: bool = False,
     ) -> None:
-        source = make()
-        self.channel = source.channel
-        self.scope = source.scope
+        self.channel = channel
+        self.scope = source_class.scope
         self.state: State = "ended" if ended else "starting"
         self.since = lease.since if lease else time.time()
         self.restarts = 0

@@ -111,13 +111,13 @@ def always_on() -> list[str]:
     return names
 
 
-def find_source(channel: str) -> StreamSource | None:
-    """A fresh source for a channel, or None if it is no backend stream."""
+def find_source(channel: str) -> type[StreamSource] | None:
+    """The class of a channel's source, or None if it is no backend stream; runs nothing of the project's own."""
     try:
-        found = registry.resolve(channel)
+        found = registry.class_for(channel)
     except LiveChannelsError:
         return None
-    return found if isinstance(found, StreamSource) else None
+    return found if issubclass(found, StreamSource) else None
 
 
 def _call_off(duty: Callable[[], None]) -> Callable[[], Coroutine[Any, Any, None]]:
@@ -140,11 +140,11 @@ class _NodeBus:
 class Streams:
     """All backend streams of one node. Made on its loop, closed before its sockets.
 
-    `find` gives a fresh source for a channel, None if the channel is no backend stream.
+    `find` gives the class of a channel's source, None if the channel is no backend stream.
     """
 
     def __init__(
-        self, bus: Bus, layer: Any, *, ttl: float = 3.0, find: Callable[[str], StreamSource | None] = find_source
+        self, bus: Bus, layer: Any, *, ttl: float = 3.0, find: Callable[[str], type[StreamSource] | None] = find_source
     ) -> None:
         self.id = bus.id
         self.layer = layer
@@ -208,16 +208,18 @@ class Streams:
 
     # What a BackendStream asks of its owner
 
-    def find(self, channel: str) -> StreamSource | None:
-        return self._find(channel)
+    def make(self, channel: str) -> StreamSource:
+        source = registry.resolve(channel)
+        assert isinstance(source, StreamSource)
+        return source
 
-    def wanted(self, source: StreamSource) -> bool:
-        """Whether there is a reason for this node to run `source`, or to stand by for it."""
+    def wanted(self, channel: str, source_class: type[StreamSource]) -> bool:
+        """Whether there is a reason for this node to run the stream, or to stand by for it."""
         if self._closing:
             return False
-        if source.channel in self._always:
+        if channel in self._always:
             return True
-        return self.demand.wanted_here(source.channel) if source.scope == "node" else self.demand.wanted(source.channel)
+        return self.demand.wanted_here(channel) if source_class.scope == "node" else self.demand.wanted(channel)
 
     def touched(self, stream: BackendStream) -> None:
         """The status of a stream changed."""
@@ -241,9 +243,11 @@ class Streams:
         if stream:
             stream.reconsider(news)
             return
-        source = self._find(channel)
-        if source and self.wanted(source):
-            self._streams[channel] = BackendStream(self, source, ended=not news and self.demand.ended(channel))
+        source_class = self._find(channel)
+        if source_class and self.wanted(channel, source_class):
+            self._streams[channel] = BackendStream(
+                self, channel, source_class, ended=not news and self.demand.ended(channel)
+            )
 
     def _on_ended(self, payload: dict[str, Any]) -> None:
         stream = self._streams.get(payload["channel"])

@@ -654,3 +654,21 @@ def test_a_loop_that_ends_without_goodbye_ends(settings, monkeypatch, turns):
     thread.start()
     thread.join(5)
     assert not thread.is_alive(), "a task swallowed its cancellation"
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+async def test_a_source_whose_constructor_fails_is_tried_again(make_layers, caplog, failing):
+    class Fragile(Source):
+        made: ClassVar[int] = 0
+
+        def __init__(self, *args: Any) -> None:
+            Fragile.made += 1
+            if Fragile.made <= failing:
+                raise OSError("the database is away for a moment")
+            super().__init__(*args)
+
+    [layer] = make_layers(Fragile)
+    async with Viewer(layer) as viewer:
+        await viewer.sees()
+        assert runner_of(layer).restarts == failing
+    assert caplog.text.count("failed and restarts") == failing
