@@ -20,13 +20,12 @@ class LiveChannelsConfig(AppConfig):
 
         from . import registry
         from .clients import sessions
-        from .layer import LiveChannelLayer
-        from .node import node
+        from .layer import LiveChannelLayer, startup_hooks
         from .streams import supervisor as streams
 
         LiveChannelLayer.policies = staticmethod(registry.policy_for)
-        if streams.attach not in node.startup_hooks:
-            node.startup_hooks.append(streams.attach)
+        if streams.attach not in startup_hooks:
+            startup_hooks.append(streams.attach)
         user_logged_out.connect(sessions.close_session, dispatch_uid="livechannels")
         try:
             # Dashboards announce changes from every process, also from one that serves no browser.

@@ -78,13 +78,14 @@ class LiveConsumer:
         if PROTOBUF in offered and SUBPROTOCOL not in offered:
             await socket.refuse(INAPPROPRIATE_PROTOCOL, PROTOBUF)
             return
-        node = live_layer(settings.LAYER).node()
+        layer = live_layer(settings.LAYER)
+        node = layer.node()
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         if node.stopping or Connections.of(node).closing:
             await socket.refuse(SHUTDOWN, subprotocol)
             return
         await socket.accept(subprotocol)
-        session = ClientSession(node, socket, identity, self)
+        session = ClientSession(layer, socket, identity, self)
         session.open()
         del socket, identity, offered
         try:

@@ -52,7 +52,7 @@ class Browser:
         self._number = 0
         identity = Identity(user if user is not None else AnonymousUser())
         identity.expires_at = expires
-        self.session = ClientSession(layer.node(), self, identity, self)
+        self.session = ClientSession(layer, self, identity, self)
         self.session.open()
 
     # As a transport

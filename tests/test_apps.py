@@ -9,14 +9,13 @@ from django.core.checks.registry import registry as checks
 from django.test import override_settings
 
 from livechannels import registry
-from livechannels.layer import LiveChannelLayer
-from livechannels.node import node
+from livechannels.layer import LiveChannelLayer, startup_hooks
 from livechannels.streams import supervisor as streams
 
 
 def test_the_layer_knows_the_policies_and_nodes_run_streams() -> None:
     assert LiveChannelLayer.policies is registry.policy_for
-    assert node.startup_hooks.count(streams.attach) == 1
+    assert startup_hooks.count(streams.attach) == 1
     assert {"check_layers", "check_settings", "check_channels"} <= {
         check.__name__ for check in checks.registered_checks
     }
@@ -25,7 +24,7 @@ def test_the_layer_knows_the_policies_and_nodes_run_streams() -> None:
 def test_ready_twice_changes_nothing() -> None:
     receivers = len(user_logged_out.receivers)
     apps.get_app_config("livechannels").ready()
-    assert node.startup_hooks.count(streams.attach) == 1
+    assert startup_hooks.count(streams.attach) == 1
     assert len(user_logged_out.receivers) == receivers
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from livechannels.layer import LiveChannelLayer
-from livechannels.node import node as nodes
+from livechannels.layer import LiveChannelLayer, process
 from livechannels.registry import policy_for
 from livechannels.streams import supervisor as streams
 from tests.streams.test_supervisor import Viewer
@@ -26,7 +25,7 @@ async def test_the_example_of_a_stream_source_reads_a_real_server(
     exec(compile(example, str(PAGE), "exec"), module.__dict__)
     settings.LIVECHANNELS = {"CHANNELS": module.live_channels}
     monkeypatch.setitem(module.SERVERS, "main", redis_url)
-    monkeypatch.setattr(nodes, "startup_hooks", [streams.attach])
+    monkeypatch.setattr(process, "startup_hooks", [streams.attach])
     monkeypatch.setattr(LiveChannelLayer, "policies", staticmethod(policy_for))
     layer = LiveChannelLayer(ha_engine="memory")
     try:

@@ -243,7 +243,7 @@ async def _publish(session: ClientSession, id: int, request: PublishRequest) -> 
     data = decode_data(request.data)
     live = await _permitted(session, channel, "publish", data)
     data = await live.on_publish(session.identity.user, data)
-    await session.node.layer.publish(channel, data, info=session.info)
+    await session.layer.publish(channel, data, info=session.info)
     _reply(session, id, "publish", EMPTY)
 
 
@@ -264,7 +264,7 @@ async def _present(session: ClientSession, request: ChannelRequest) -> dict[str,
     if not registry.policy_for(channel).presence:
         raise CommandFailed(NOT_AVAILABLE)
     await _permitted(session, channel, "presence")
-    return cast("dict[str, Any]", await session.node.layer.presence(channel))
+    return cast("dict[str, Any]", await session.layer.presence(channel))
 
 
 async def _history(session: ClientSession, id: int, request: HistoryRequest) -> None:
@@ -275,7 +275,7 @@ async def _history(session: ClientSession, id: int, request: HistoryRequest) -> 
     most = session.limits["history_publications"]
     limit = most if request.limit < 0 else min(request.limit, most)
     since = Position(request.since.epoch, request.since.offset) if request.since is not None else None
-    found = await session.node.layer.history(channel, since=since, limit=limit, reverse=request.reverse)
+    found = await session.layer.history(channel, since=since, limit=limit, reverse=request.reverse)
     if since is not None and since.epoch not in ("", found.position.epoch) and not found.recovered:
         raise CommandFailed(UNRECOVERABLE_POSITION)
     publications = [publication_result(publication) for publication in found.publications]

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from ..auth.identity import Identity
 from ..conf import settings
+from ..layer import LiveChannelLayer
 from ..messages.codes import (
     BAD_FRAME,
     CONNECTION_LIMIT,
@@ -31,7 +32,6 @@ from ..messages.codes import (
     Disconnected,
 )
 from ..messages.publications import ClientInfo
-from ..node.node import Node
 from . import commands
 from .centrifuge import BadFrame, disconnect_push, is_pong, parse_frame
 from .connections import Connections
@@ -93,6 +93,7 @@ class ClientSession:
         "id",
         "identity",
         "info",
+        "layer",
         "limits",
         "memberships",
         "node",
@@ -100,8 +101,9 @@ class ClientSession:
         "rate",
     )
 
-    def __init__(self, node: Node, transport: Transport, identity: Identity, host: Host) -> None:
-        self.node = node
+    def __init__(self, layer: LiveChannelLayer, transport: Transport, identity: Identity, host: Host) -> None:
+        self.layer = layer
+        self.node = layer.node()
         self.identity = identity
         self.host = host
         self.limits = limits()
@@ -109,7 +111,7 @@ class ClientSession:
         self.info = ClientInfo(identity.user_id, self.id)
         self.connected = False
         self.rate = (0.0, 0.0)
-        self._connections = Connections.of(node)
+        self._connections = Connections.of(self.node)
         self.outbox = Outbox(
             transport.send,
             self._connections.writers,

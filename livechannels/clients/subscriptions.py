@@ -118,7 +118,7 @@ class Memberships:
             self.lose(membership)
         self._session.node.hub.activate(membership.channel, membership)
         if membership.shown:
-            layer = self._session.node.layer
+            layer = self._session.layer
             enter = layer.presence_refresh if membership.channel in self._present else layer.presence_enter
             self._present |= {membership.channel}
             self._session.deadlines.set("presence", PRESENCE_EVERY, self._refresh_soon)
@@ -138,7 +138,7 @@ class Memberships:
         if channel in self._present and channel not in self._by_channel:
             self._present -= {channel}
             try:
-                await self._session.node.layer.presence_leave(channel, self._session.info)
+                await self._session.layer.presence_leave(channel, self._session.info)
             except EngineUnavailable:
                 logger.warning("%s: presence is behind, the store is away", channel)
 
@@ -191,7 +191,7 @@ class Memberships:
         present, self._present = self._present, frozenset()
         try:
             for channel in present:
-                await self._session.node.layer.presence_leave(channel, self._session.info)
+                await self._session.layer.presence_leave(channel, self._session.info)
         except EngineUnavailable:
             logger.debug("Presence ends by itself: the store is away")
 
@@ -201,7 +201,7 @@ class Memberships:
     async def _refresh(self) -> None:
         try:
             for channel in self._present & self._by_channel.keys():
-                await self._session.node.layer.presence_refresh(channel, self._session.info)
+                await self._session.layer.presence_refresh(channel, self._session.info)
         except EngineUnavailable:
             logger.debug("Presence is not refreshed: the store is away")
         if self._present:

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .contract import LiveChannelLayer, live_layer
 from .live import History
+from .process import startup_hooks
 
-__all__ = ["History", "LiveChannelLayer", "live_layer"]
+__all__ = ["History", "LiveChannelLayer", "live_layer", "startup_hooks"]

@@ -66,6 +66,16 @@ class LiveChannelLayer(LiveMethods, BaseChannelLayer):
     def __repr__(self) -> str:
         return f"<LiveChannelLayer {self.options.engine} prefix={self.prefix!r}>"
 
+    def _make_node(self) -> Node:
+        return Node(
+            self.engine,
+            self.codec,
+            self.options,
+            policies=self.policies,
+            capacity=self.get_capacity,
+            check_name=self.require_valid_channel_name,
+        )
+
     def _encode(self, message: Mapping[str, Any]) -> bytes:
         if not isinstance(message, dict):
             raise TypeError(f"A message is a dict, not {type(message).__name__}.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,12 +21,14 @@ from ..messages.policy import Policy
 from ..node.node import Node
 from ..serializers import Codec
 
-if TYPE_CHECKING:
-    from . import LiveChannelLayer
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 ACK_WITHIN = 1.0
+
+startup_hooks: list[Callable[[Any, Node], None]] = []
+"""Called once with the layer and each node that starts; this is how stream sources and the like attach themselves."""
 
 
 def undeclared(channel: str) -> Policy:
@@ -68,9 +71,17 @@ class EngineAccess:
             with self._lock:
                 for other in [other for other in self._nodes if other.is_closed()]:
                     del self._nodes[other]
-                node = self._nodes[loop] = Node(cast("LiveChannelLayer", self))
+                node = self._nodes[loop] = self._make_node()
             node.start()
+            for hook in startup_hooks:
+                try:
+                    hook(self, node)
+                except Exception:
+                    logger.exception("A startup hook failed")
         return node
+
+    def _make_node(self) -> Node:
+        raise NotImplementedError
 
     def nodes(self) -> list[Node]:
         """The nodes of this process, of loops that are still open."""

@@ -12,7 +12,8 @@ from ..exceptions import EngineUnavailable
 from ..messages import topics
 from ..messages.positions import Entry
 from ..serializers import Codec
-from .feeds import Feed, Feeds
+from .feed import Feed
+from .feeds import Feeds
 from .isolation import Shared
 from .mailboxes import Body, Mailbox, Mailboxes
 

@@ -16,7 +16,8 @@ from ..messages.policy import Policy
 from ..messages.positions import START, Entry, Position, Recovery, recover
 from ..messages.publications import Publication, readable
 from ..messages.topics import live
-from .feeds import Feed, Feeds
+from .feed import Feed
+from .feeds import Feeds
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import msgspec
 
 from ..messages import topics
 from ..messages.positions import START, Entry
-from .feeds import Feed
+from .feed import Feed
 from .groups import DROPPED, UNREADABLE
 from .mailboxes import Mailboxes
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 SIZE = 10_000
 BYTES = 16 * 1024 * 1024
-META_TTL = 600.0
+RENEWED_FOR = 600.0
 
 
 class Letter(NamedTuple):
@@ -67,7 +67,7 @@ class InboxFeed(Feed):
 
     @property
     def renew(self) -> float:
-        return META_TTL
+        return RENEWED_FOR
 
     @property
     def idle(self) -> bool:

@@ -13,27 +13,28 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from weakref import ReferenceType, ref
 
 import msgspec
 
 from .. import metrics
-from ..engines.base import Command, Health, Port, RosterDrop, RosterSet, Trim
+from ..engines.base import Command, Engine, Health, Port, RosterDrop, RosterSet, Trim
 from ..engines.memory import MemoryEngine
+from ..engines.options import Options
 from ..exceptions import EngineUnavailable
 from ..messages import topics
+from ..messages.policy import Policy
 from ..messages.positions import START, Entry
-from .feeds import Feed, Feeds
+from ..serializers import Codec
+from .feed import Feed
+from .feeds import Feeds
 from .groups import Groups
 from .hub import Hub
-from .inbox import META_TTL, InboxFeed, Letter
+from .inbox import RENEWED_FOR, InboxFeed, Letter
 from .mailboxes import Body, Mailbox, Mailboxes
 from .plain_consumers import ConsumerSubscription, event_maker
 from .queues import QueueReader
-
-if TYPE_CHECKING:
-    from ..layer import LiveChannelLayer
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +47,6 @@ SWEEP_EVERY = 10.0
 LONG_READ = 600.0
 CLOSE_WITHIN = 2.0
 NAME_BYTES = 16
-
-startup_hooks: list[Callable[[Node], None]] = []
-"""Called once with each node that starts; this is how stream sources and the like attach themselves."""
 
 GAPS = metrics.counter("livechannels_gaps_total", "Gaps in what a node received that could not be filled.")
 
@@ -83,10 +81,24 @@ class ControlFeed(Feed):
 
 
 class Node:
-    """One process and event loop in the cluster. All methods are called on that loop."""
+    """One process and event loop in the cluster. All methods are called on that loop.
 
-    def __init__(self, layer: LiveChannelLayer) -> None:
-        self.layer = layer
+    `capacity` gives the most messages a channel holds; `check_name` raises TypeError for what is no channel's name.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        codec: Codec,
+        options: Options,
+        *,
+        policies: Callable[[str], Policy],
+        capacity: Callable[[str], int],
+        check_name: Callable[[str], Any],
+    ) -> None:
+        self._codec = codec
+        self._options = options
+        self._check_name = check_name
         self.loop = asyncio.get_running_loop()
         self.token = secrets.token_hex(6)
         self.names = _random_names()
@@ -100,23 +112,22 @@ class Node:
         self._readers: dict[str, QueueReader] = {}
         self._consumers: dict[str, ReferenceType[asyncio.Task[Any]]] = {}
         self._subscriptions: dict[tuple[str, str], ConsumerSubscription] = {}
-        options = layer.options
-        self.mailboxes = Mailboxes(layer.get_capacity)
+        self.mailboxes = Mailboxes(capacity)
         self.feeds = Feeds(self.spawn, self._on_path)
-        self.feeds.port = layer.engine.port(self.feeds, self.id)
+        self.feeds.port = engine.port(self.feeds, self.id)
         private = Feeds(self.spawn)
         private.port = MemoryEngine().port(private, self.id)
         self.private = private
-        self.hub = Hub(self.feeds, private, layer.policies, layer.codec.unseal)
-        self._event = event_maker(layer.codec)
+        self.hub = Hub(self.feeds, private, policies, codec.unseal)
+        self._event = event_maker(codec)
         self.groups = Groups(
             self.feeds,
             self.mailboxes,
             expiry=options.expiry,
             group_expiry=options.group_expiry,
-            meta_ttl=META_TTL,
+            meta_ttl=RENEWED_FOR,
             keeps=options.keeps_group,
-            codec=layer.codec,
+            codec=codec,
             gap_event=self._gap_event,
         )
 
@@ -132,16 +143,11 @@ class Node:
         return self.feeds.port.health
 
     def start(self) -> None:
-        """Begin: follow the control topic, register with the cluster, start the hooks. Waits for nothing."""
+        """Begin: follow the control topic, register with the cluster. Waits for nothing."""
         self.spawn(self._follow(ControlFeed(self._on_control)), "livechannels-control")
         self.spawn(self._beat(), "livechannels-heartbeat")
         self.spawn(self._sweep(), "livechannels-sweep")
         self.spawn(self.feeds.keep_checking(), "livechannels-positions")
-        for hook in startup_hooks:
-            try:
-                hook(self)
-            except Exception:
-                logger.exception("A startup hook failed")
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Run a coroutine as a task of this node: named, kept, cancelled at close, its failure logged."""
@@ -178,7 +184,7 @@ class Node:
         """A name for the consumer that the calling task runs. TypeError if `part` is not fit for one."""
         channel = f"{part}!{next(self.names)}"
         if part not in self._inboxes:
-            self.layer.require_valid_channel_name(channel)
+            self._check_name(channel)
             self.open_inbox(part)
         consumer = asyncio.current_task(self.loop)
         if consumer is not None:
@@ -195,8 +201,8 @@ class Node:
             feed = self._inboxes[part] = InboxFeed(
                 part,
                 self.mailboxes,
-                expiry=self.layer.options.expiry,
-                unseal=self.layer.codec.unseal,
+                expiry=self._options.expiry,
+                unseal=self._codec.unseal,
                 on_request=self._on_request,
                 on_gap=self._on_inbox_gap,
             )
@@ -209,7 +215,7 @@ class Node:
         """The reader of a plain channel on this node."""
         reader = self._readers.get(channel)
         if reader is None:
-            reader = self._readers[channel] = QueueReader(channel, self.feeds, self.spawn, self.layer.options.expiry)
+            reader = self._readers[channel] = QueueReader(channel, self.feeds, self.spawn, self._options.expiry)
         return reader
 
     async def subscribe(self, channel: str, channel_name: str, since: Any) -> None:
@@ -222,7 +228,7 @@ class Node:
             self.mailboxes.get(channel_name),
             spawn=self.spawn,
             event=self._event,
-            expiry=self.layer.options.expiry,
+            expiry=self._options.expiry,
             gap_event=self._gap_event,
         )
         try:
@@ -254,14 +260,14 @@ class Node:
 
     def _gap_event(self, name: str, reason: str) -> bytes | None:
         GAPS.inc()
-        kind = self.layer.options.on_gap
-        return self.layer.codec.dumps({"type": kind, "name": name, "reason": reason}) if kind else None
+        kind = self._options.on_gap
+        return self._codec.dumps({"type": kind, "name": name, "reason": reason}) if kind else None
 
     def _on_inbox_gap(self, reason: str) -> None:
-        self._tell_everyone(self.layer.options.on_gap, name="", reason=reason)
+        self._tell_everyone(self._options.on_gap, name="", reason=reason)
 
     def _on_path(self, up: bool) -> None:
-        options = self.layer.options
+        options = self._options
         if not up:
             self._interrupted = True
             self._tell_everyone(options.on_disconnect)
@@ -271,7 +277,7 @@ class Node:
 
     def _tell_everyone(self, kind: str | None, **more: str) -> None:
         if kind:
-            item = (time.monotonic() + self.layer.options.expiry, self.layer.codec.dumps({"type": kind, **more}))
+            item = (time.monotonic() + self._options.expiry, self._codec.dumps({"type": kind, **more}))
             for box in self.mailboxes:
                 box.put(item)
 
@@ -283,7 +289,7 @@ class Node:
 
     def _on_control(self, sealed: bytes) -> None:
         try:
-            kind, payload = msgspec.json.decode(self.layer.codec.unseal(sealed), type=tuple[str, dict[str, Any]])
+            kind, payload = msgspec.json.decode(self._codec.unseal(sealed), type=tuple[str, dict[str, Any]])
         except (ValueError, msgspec.DecodeError) as error:
             logger.warning("A control message was skipped: %s", error)
             return
@@ -337,7 +343,7 @@ class Node:
 
     def sweep(self) -> None:
         """Let go of consumers that ended without goodbye."""
-        grace = max(self.layer.options.expiry, SWEEP_EVERY)
+        grace = max(self._options.expiry, SWEEP_EVERY)
         self._consumers = {channel: self._consumers[channel] for channel in self._consumers if self._at_work(channel)}
         gone = self.mailboxes.sweep(time.monotonic(), grace, LONG_READ, self._at_work)
         if gone:

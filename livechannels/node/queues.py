@@ -12,7 +12,8 @@ from typing import Any
 from ..engines.base import Command, QueuePop, QueueReturn, Turn
 from ..exceptions import EngineUnavailable
 from ..messages import topics
-from .feeds import Feed, Feeds, Spawn
+from .feed import Feed
+from .feeds import Feeds, Spawn
 from .mailboxes import Mailbox
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from .. import metrics, registry
 from ..conf import settings
 from ..engines.base import Command, LeaseRelease
 from ..exceptions import ConfigurationError, LiveChannelsError
-from ..layer import live_layer
+from ..layer import LiveChannelLayer, live_layer
 from ..leadership.election import Bus, Leadership
 from ..node.shutdown import before_exit
 from .candidate import BackendStream
@@ -49,12 +49,12 @@ RESTART = "stream-restart"
 _attached: WeakKeyDictionary[Any, Streams] = WeakKeyDictionary()
 
 
-def attach(node: Node) -> None:
+def attach(layer: LiveChannelLayer, node: Node) -> None:
     """Startup hook of a node: run backend streams on it, and give them up before it closes."""
-    streams = _attached[node] = Streams(_NodeBus(node), node.layer, ttl=settings.LEASE_TTL)
+    streams = _attached[node] = Streams(_NodeBus(layer, node), layer, ttl=settings.LEASE_TTL)
     node.hub.observers.append(streams.demand)
     node.on_close(streams.close)
-    node.on_close(_call_off(before_exit(streams.close, lambda: streams.release_late(node.layer.run_sync))))
+    node.on_close(_call_off(before_exit(streams.close, lambda: streams.release_late(layer.run_sync))))
     try:
         streams.start(always_on())
     except ConfigurationError as error:
@@ -130,11 +130,11 @@ def _call_off(duty: Callable[[], None]) -> Callable[[], Coroutine[Any, Any, None
 class _NodeBus:
     """A node as leadership and demand see it."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, layer: LiveChannelLayer, node: Node) -> None:
         self.id = node.id
         self.run = node.run
         self.on_control = node.on_control
-        self.broadcast = node.layer.broadcast
+        self.broadcast = layer.broadcast
 
 
 class Streams:

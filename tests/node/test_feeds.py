@@ -12,7 +12,8 @@ from livechannels.engines.base import Command, Positions, Publish, Read, Retenti
 from livechannels.engines.memory import MemoryEngine
 from livechannels.exceptions import EngineUnavailable
 from livechannels.messages.positions import Beginning, Entry, Position, Slice
-from livechannels.node.feeds import Feed, Feeds
+from livechannels.node.feed import Feed
+from livechannels.node.feeds import Feeds
 
 TOPIC = "g/room"
 KEEP = Retention(100, 60, 120)

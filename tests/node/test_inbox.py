@@ -7,7 +7,7 @@ import pytest
 
 from livechannels.messages.positions import START, Entry
 from livechannels.node.groups import DROPPED, UNREADABLE
-from livechannels.node.inbox import META_TTL, InboxFeed, Letter
+from livechannels.node.inbox import RENEWED_FOR, InboxFeed, Letter
 from livechannels.node.mailboxes import Mailboxes
 from livechannels.serializers import Codec
 
@@ -88,7 +88,7 @@ def test_how_it_is_followed():
     """From the beginning: what was sent before the first look is not missed; and as long as the node lives."""
     feed = Inbox(expiry=7).feed
     assert feed.topic == "n/node!" and feed.position == feed.trimmed == START
-    assert feed.retained and not feed.idle and feed.max_age == 7 and feed.renew == META_TTL
+    assert feed.retained and not feed.idle and feed.max_age == 7 and feed.renew == RENEWED_FOR
 
 
 def test_after_a_gap_what_is_left_is_delivered_and_the_node_told():

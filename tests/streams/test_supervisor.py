@@ -13,11 +13,10 @@ import pytest
 
 from livechannels.engines.base import LeaseAcquire, LeaseGet, LeaseRelease
 from livechannels.exceptions import ConfigurationError, LeaseLost, ScopeError
-from livechannels.layer import LiveChannelLayer
+from livechannels.layer import LiveChannelLayer, process
 from livechannels.leadership.election import rank
 from livechannels.messages import topics
 from livechannels.messages.publications import Publication
-from livechannels.node import node as nodes
 from livechannels.paths import live_path
 from livechannels.registry import policy_for
 from livechannels.streams import status as stream_status
@@ -133,7 +132,7 @@ async def make_layers(
             layer.node()
         return made[-count:]
 
-    monkeypatch.setattr(nodes, "startup_hooks", [streams.attach])
+    monkeypatch.setattr(process, "startup_hooks", [streams.attach])
     monkeypatch.setattr(LiveChannelLayer, "policies", staticmethod(policy_for))
     yield make
     for layer in made:
@@ -643,7 +642,7 @@ async def test_with_scope_node_each_node_runs_its_own_for_its_own_viewers(make_l
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 20])
 def test_a_loop_that_ends_without_goodbye_ends(settings, monkeypatch, turns):
     settings.LIVECHANNELS = {"CHANNELS": [live_path("source/<str:name>", Source)]}
-    monkeypatch.setattr(nodes, "startup_hooks", [streams.attach])
+    monkeypatch.setattr(process, "startup_hooks", [streams.attach])
 
     async def visit() -> None:
         LiveChannelLayer(ha_engine="memory").node()
