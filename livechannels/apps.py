@@ -18,7 +18,7 @@ class LiveChannelsConfig(AppConfig):
     def ready(self) -> None:
         from django.contrib.auth.signals import user_logged_out
 
-        from . import registry
+        from . import checks, registry  # noqa: F401 - checks register themselves
         from .clients import sessions
         from .layer import LiveChannelLayer, startup_hooks
         from .streams import supervisor as streams
