@@ -11,6 +11,7 @@ PACKAGE = TESTS.parent / "livechannels"
 
 # Modules that are tested through another one, and where.
 NEIGHBOURS = {
+    "node/feed.py": "node/test_feeds.py",
     "clients/commands.py": "clients/test_session.py",
     "clients/connections.py": "clients/test_sessions.py",
     "codec.py": "test_public_surface.py",
