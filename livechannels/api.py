@@ -16,7 +16,6 @@ from django.db import transaction
 from django.utils.asyncio import async_unsafe
 
 from . import registry
-from .exceptions import LiveChannelsError
 from .layer import History, live_layer
 from .messages.codes import FORCE_NO_RECONNECT
 from .messages.frames import Frame
@@ -61,7 +60,7 @@ def publish(
     def send() -> None:
         try:
             live_layer().publish_sync(channel, None, raw=raw, tags=tags, idempotency_key=idempotency_key)
-        except LiveChannelsError as error:
+        except Exception as error:  # whatever it is: the project's own hooks come after this one
             logger.error("A publication on %s was not sent after the commit: %s", channel, error)
 
     transaction.on_commit(send, using=using)

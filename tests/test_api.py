@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from channels.exceptions import MessageTooLarge
 from django.contrib.auth.models import User
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
@@ -115,14 +116,18 @@ def test_a_rollback_sends_nothing_and_no_transaction_sends_at_once() -> None:
     assert data_of("open/a") == [2]
 
 
+@pytest.mark.parametrize("failure", [EngineUnavailable, MessageTooLarge, OSError])
 def test_after_the_commit_a_failure_is_logged_and_the_rest_is_sent(
-    layer: LiveChannelLayer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    layer: LiveChannelLayer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failure: type[Exception],
 ) -> None:
     real = layer.publish_sync
 
     def failing(channel: str, *args: Any, **more: Any) -> Position | None:
         if channel == "open/a":
-            raise EngineUnavailable
+            raise failure
         return real(channel, *args, **more)
 
     monkeypatch.setattr(layer, "publish_sync", failing)
