@@ -89,7 +89,7 @@ def history(channel: str, *, since: Position | None = None, limit: int = -1, rev
     """The kept publications and the position at the top.
 
     With `since`, those after it: all of them and `recovered` true, or none and `recovered` false. `limit` 0
-    reads the position only, -1 everything; `reverse` starts with the newest.
+    reads the position only, -1 everything; `reverse` starts with the newest, or with the one before `since`.
     """
     return live_layer().history_sync(channel, since=since, limit=limit, reverse=reverse)
 

@@ -119,7 +119,10 @@ class Publish(Command[Published]):
 
 @dataclass(slots=True)
 class Read(Command[Slice]):
-    """Read entries after `since` (or the newest first with `reverse`), and the topic's position.
+    """Read entries after `since`, and the topic's position.
+
+    With `reverse` the newest come first, and only those before `since` (all of them without one), so that the last
+    entry of a page is where the next page goes on.
 
     `limit` 0 reads the position only, -1 everything. Entries older than `max_age` seconds are left out.
     `witness`: `since` is what this node itself was given, so a lower stored offset proves a rewind (for stores that

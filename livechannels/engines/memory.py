@@ -146,12 +146,14 @@ class Store:
             topic = self._topics[command.topic] = _Topic(new_epoch(), gone=now + max(command.renew, 60))
         if command.renew:
             topic.gone = max(topic.gone, now + command.renew)
-        entries = [entry for entry in topic.entries if entry.offset > command.since.offset]
+        since = command.since.offset
+        if command.reverse:
+            entries = [entry for entry in reversed(topic.entries) if not since or entry.offset < since]
+        else:
+            entries = [entry for entry in topic.entries if entry.offset > since]
         if command.max_age:
             oldest = time.time() * 1000 - command.max_age * 1000
             entries = [entry for entry in entries if entry.time >= oldest]
-        if command.reverse:
-            entries.reverse()
         if command.limit >= 0:
             del entries[command.limit :]
         return Slice(Position(topic.epoch, topic.offset), (Beginning(topic.epoch, 0),), entries)

@@ -157,6 +157,8 @@ class LiveMethods(EngineAccess):
 
     def _history_command(self, channel: str, since: Position | None, limit: int, reverse: bool) -> Read:
         policy = self.policies(topics.check_live_name(channel))
+        if reverse and since is not None and since.offset == 0:
+            limit = 0  # nothing stands before the beginning
         return Read(
             topics.live(channel), since or START, limit, reverse, policy.history_ttl, create=policy.keeps_history
         )
@@ -173,7 +175,10 @@ class LiveMethods(EngineAccess):
     async def history(
         self, channel: str, *, since: Position | None = None, limit: int = -1, reverse: bool = False
     ) -> History:
-        """Stored publications: oldest first after `since`, or newest first with `reverse`; `limit` 0: position only."""
+        """Stored publications: oldest first after `since`; with `reverse` newest first, those before `since`.
+
+        `limit` 0 reads the position only, -1 everything.
+        """
         command = self._history_command(channel, since, limit, reverse)
         node = self._node_here()
         if self.policies(channel).scope == "node":

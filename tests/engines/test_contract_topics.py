@@ -157,6 +157,14 @@ class TestRead:
         assert [e.offset for e in (await store.run(Read(LIVE, limit=2, reverse=True))).entries] == [5, 4]
         assert [e.offset for e in (await store.run(Read(LIVE, reverse=True))).entries] == [5, 4, 3, 2, 1]
 
+    async def test_reverse_pages_back_from_the_last_entry_of_a_page(self, store):
+        position = (await publish(store, 5))[-1].position
+        pages, since = [], position._replace(offset=0)
+        while page := (await store.run(Read(LIVE, since=since, limit=2, reverse=True))).entries:
+            pages.append([entry.offset for entry in page])
+            since = position._replace(offset=page[-1].offset)
+        assert pages == [[5, 4], [3, 2], [1]]
+
     async def test_limit_zero_reads_the_position_only(self, store):
         done = await publish(store, 2)
         found = await store.run(Read(LIVE, limit=0))

@@ -32,6 +32,9 @@ HEARD_WITHIN = 2.0
 MASTER_CHECK_EVERY = 5.0
 WAIT_FOR_PATH = 0.9
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+STOOD = 1.0
+"""Seconds after which a path counts as one that stood; one that broke earlier is joined again after a pause."""
+EXPECTED = (EngineUnavailable, Lost, ReplyError, OSError, TimeoutError)
 
 wire_class: type[Wire] = ProtocolWire
 """The wire all links use; StreamWire is the fallback."""
@@ -221,18 +224,19 @@ class Link:
         while True:
             try:
                 await self._connect()
-            except (EngineUnavailable, Lost, ReplyError, OSError, TimeoutError) as error:
+            except Exception as error:  # a credential provider's or TLS' own errors, too: a link never ends by itself
                 self._commands = self._subscriber = None
-                if str(error) != complained:
-                    complained = str(error)
-                    logger.warning("Redis is away, serving degraded and trying again: %s", error)
-                self.health = Health(False, self.health.since, str(error), self.operations.compare_replids)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  spreads reconnects, no secret
-                pause = min(pause * 2, LONGEST_PAUSE)
+                why = str(error) or type(error).__name__
+                if why != complained:
+                    complained = why
+                    foreign = None if isinstance(error, EXPECTED) else error
+                    logger.warning("Redis is away, serving degraded and trying again: %s", why, exc_info=foreign)
+                self.health = Health(False, self.health.since, why, self.operations.compare_replids)
+                pause = await self._pause(pause)
                 continue
             if complained or self._was_up:
                 logger.info("Redis is back: %s", self.endpoint)
-            complained, pause, self._was_up = "", FIRST_PAUSE, True
+            complained, self._was_up, up_since = "", True, time.monotonic()
             try:
                 why = await self._watch()
             finally:
@@ -240,6 +244,16 @@ class Link:
             complained = why
             logger.warning("The path to Redis broke, reconnecting: %s: %s", self.endpoint, why)
             self.health = Health(False, time.time(), why, self.operations.compare_replids)
+            if time.monotonic() - up_since > STOOD:
+                pause = FIRST_PAUSE
+            else:
+                pause = await self._pause(pause)  # what broke it, such as NOREPLICAS, is not cured by a new connection
+
+    @staticmethod
+    async def _pause(pause: float) -> float:
+        """Wait about so many seconds; the next pause."""
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  spreads reconnects, no secret
+        return min(pause * 2, LONGEST_PAUSE)
 
     async def _connect(self) -> None:
         address = self.address

@@ -134,9 +134,12 @@ class BlockingShard:
         """An error of redis-py as ours; after one that says so, or none that says why, the masters are found anew."""
         if isinstance(error, ResponseError):
             told = from_redis_py(error)
-            if told.code != "MOVED" and not told.path_is_wrong:
+            if told.path_is_wrong:
+                self._servers.reconnect()
+            elif told.code == "MOVED":
+                self._servers.forget()
+            else:
                 return told
-            self._servers.forget()
             return Lost(str(told), sent=False)
         self._servers.forget()
         return Lost(str(error), sent=_was_sent(error))

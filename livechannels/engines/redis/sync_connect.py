@@ -122,6 +122,16 @@ class Servers:
         """Find the masters anew before the next request."""
         self._owners = []
 
+    def reconnect(self) -> None:
+        """Take new connections from now on: those that stand lead to a server that is no master any more.
+
+        A call under way on another thread keeps its connection, and finds out for itself.
+        """
+        clients, self._clients = self._clients, {}
+        self.forget()
+        for client in clients.values():
+            client.connection_pool.disconnect(inuse_connections=False)
+
     def close(self) -> None:
         clients, self._clients = self._clients, {}
         self.forget()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -40,6 +43,49 @@ async def test_sentinels_that_do_not_answer_break_no_path_to_a_good_master(monke
             for sentinel in topology.sentinels:
                 sentinel.thaw()
             await port.close()
+
+
+async def test_a_foreign_error_while_connecting_ends_no_link(
+    redis_url: str, prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A credential provider or a wrong TLS argument raises what it likes."""
+    connect, failures = link.open_connection, iter([TypeError("wrong argument"), KeyError("secret")])
+
+    async def failing(*where: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return await connect(*where)
+
+    monkeypatch.setattr(link, "open_connection", failing)
+    heard = Recorder()
+    port = RedisEngine(options.parse({"hosts": [redis_url], "prefix": prefix})).port(heard, "node")
+    try:
+        await heard.until(lambda: heard.resumed, "the first connection")
+    finally:
+        await port.close()
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["wrong argument", "'secret'"]
+
+
+async def test_a_server_that_refuses_to_write_is_not_joined_again_without_a_pause(
+    own_redis: RedisServer, prefix: str
+) -> None:
+    """NOREPLICAS: a new connection to the same master cures nothing."""
+    heard = Recorder()
+    port = RedisEngine(options.parse({"hosts": [own_redis.url], "prefix": prefix})).port(heard, "node")
+    try:
+        await heard.until(lambda: heard.resumed, "the first connection")
+        own_redis.command("CONFIG", "SET", "min-replicas-to-write", "1")
+        before = own_redis.client.info("stats")["total_connections_received"]
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            with contextlib.suppress(EngineUnavailable):
+                await port.run(Publish(topics.group("room"), b"x", Retention(10, 60, 120)))
+            await asyncio.sleep(0)
+        assert own_redis.client.info("stats")["total_connections_received"] - before < 100
+        own_redis.command("CONFIG", "SET", "min-replicas-to-write", "0")
+        await heard.until(lambda: port.health.ok, "the way back")
+    finally:
+        await port.close()
 
 
 async def test_a_new_name_in_a_slot_that_moved_disturbs_no_other(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:

@@ -16,7 +16,8 @@ from livechannels.engines.base import Flush, Positions, Publish, QueuePop, Queue
 from livechannels.engines.redis import RedisEngine
 from livechannels.exceptions import EngineUnavailable
 from livechannels.messages import topics
-from tests.conftest import SERVER_7
+from tests.conftest import SERVER_7, start_or_skip
+from tests.faults.proxy import FaultProxy
 from tests.servers import RedisServer
 from tests.topologies import Cluster, SentinelSet
 
@@ -152,3 +153,23 @@ class TestCluster:
         engine.run_sync(QueuePush(queue, b"x", 10, 60))
         cluster.move_slot_of("moving")
         assert engine.run_sync(QueuePop(queue)) == [b"x"]
+
+
+def test_blocking_callers_leave_a_master_that_was_demoted_behind_its_address(prefix: str) -> None:
+    """As behind a balancer or a virtual address: connections stay where they are, new ones reach the new master."""
+    with contextlib.ExitStack() as stack:
+        old, new = (start_or_skip(SERVER_7) for _ in range(2))
+        stack.callback(old.stop)
+        stack.callback(new.stop)
+        proxy = stack.enter_context(FaultProxy(old.port))
+        engine = RedisEngine(options.parse({"hosts": [proxy.url], "prefix": prefix}))
+        stack.callback(engine.close)
+        engine.run_sync(Publish(GROUP, b"before", KEEP))
+        old.command("REPLICAOF", "127.0.0.1", str(new.port))
+        proxy.lead_to(new.port, cut=False)
+        for _ in range(3):
+            engine.run_sync(Publish(GROUP, b"after", KEEP))
+        proxy.lead_to(old.port, cut=False)
+        old.command("REPLICAOF", "NO", "ONE")
+        new.command("REPLICAOF", "127.0.0.1", str(old.port))
+        engine.run_sync(Publish(GROUP, b"and back", KEEP))

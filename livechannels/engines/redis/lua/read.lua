@@ -1,4 +1,5 @@
--- Keys: 1 position record, 2 stream. Arguments: 1 offset to read after, 2 limit (-1 all), 3 "1" for newest first,
+-- Keys: 1 position record, 2 stream. Arguments: 1 offset to read after, 2 limit (-1 all), 3 "1" for newest first (then
+-- those before that offset, all for 0),
 -- 4 "1" to create the topic, 5 a name for a new epoch, 6 "1" to compare replication ids, 7 ms to keep the record
 -- from now (0 leaves it), 8 the epoch in which a node witnessed that offset, or ''.
 -- Returns epoch, offset, epochs, time in ms, entries.
@@ -33,14 +34,13 @@ if ARGV[7] ~= '0' and redis.call('PTTL', KEYS[1]) < tonumber(ARGV[7]) then
   redis.call('PEXPIRE', KEYS[1], ARGV[7])
 end
 local limit, entries = tonumber(ARGV[2]), {}
-if limit ~= 0 and tonumber(offset) > since then
+if limit ~= 0 and ARGV[3] == '1' then
+  local last = since > 0 and '0-' .. string.format('%.0f', since - 1) or '+'
+  entries = limit < 0 and redis.call('XREVRANGE', KEYS[2], last, '-')
+    or redis.call('XREVRANGE', KEYS[2], last, '-', 'COUNT', limit)
+elseif limit ~= 0 and tonumber(offset) > since then
   local first = '0-' .. string.format('%.0f', since + 1)
-  if ARGV[3] == '1' then
-    entries = limit < 0 and redis.call('XREVRANGE', KEYS[2], '+', first)
-      or redis.call('XREVRANGE', KEYS[2], '+', first, 'COUNT', limit)
-  else
-    entries = limit < 0 and redis.call('XRANGE', KEYS[2], first, '+')
-      or redis.call('XRANGE', KEYS[2], first, '+', 'COUNT', limit)
-  end
+  entries = limit < 0 and redis.call('XRANGE', KEYS[2], first, '+')
+    or redis.call('XRANGE', KEYS[2], first, '+', 'COUNT', limit)
 end
 return { epoch, offset, record, now, entries }
