@@ -1,4 +1,5 @@
 # make demo | test | test-all | bench | soak | lint | types | coverage | format | clean
+# What the demo runs on: REDIS_URL and ENGINE, also as HA_ENGINE_ADDRESS and HA_ENGINE, all from the environment.
 NODES ?= 2
 PORT ?= 8000
 ENGINE ?=

@@ -7,8 +7,9 @@ dies is not started again, and the others go on without it. Ctrl-C or SIGTERM en
 of the `make` that started this, and even SIGKILL leaves nothing behind.
 
 NODES, PORT  how many nodes, and the port of the first
-ENGINE       "" or "redis": nodes share a server; "memory": each is alone
-REDIS_URL    that server, if there is one; else redis-server or valkey-server is started, else the embedded one
+ENGINE       "" or "redis": nodes share a server; "memory": each is alone. HA_ENGINE says the same
+REDIS_URL    that server, if there is one; else redis-server or valkey-server is started, else the embedded one.
+             HA_ENGINE_ADDRESS ("host:port" or a URL) says the same
 """
 
 from __future__ import annotations
@@ -257,10 +258,10 @@ def main() -> int:
     try:
         nodes = number_from_environment("NODES", 2, 1, 64)
         port = number_from_environment("PORT", 8000, 1, 65535 - nodes + 1)
-        engine = os.environ.get("ENGINE", "")
+        engine = os.environ.get("ENGINE") or os.environ.get("HA_ENGINE", "")
         if engine not in ENGINES:
             raise DemoError(f'ENGINE={engine!r}: use "redis" or "memory", or leave it out')
-        demo = Demo(nodes, port, engine, os.environ.get("REDIS_URL", ""))
+        demo = Demo(nodes, port, engine, os.environ.get("REDIS_URL") or os.environ.get("HA_ENGINE_ADDRESS", ""))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, demo.on_signal)
         demo.run()

@@ -1,7 +1,7 @@
 """Settings of the demo; everything that differs between nodes or runs comes from the environment.
 
-REDIS_URL        the Redis or Valkey server all nodes share
-ENGINE           "redis" or "memory"; without it redis if REDIS_URL is set, else memory
+REDIS_URL        the Redis or Valkey server all nodes share; HA_ENGINE_ADDRESS ("host:port" or a URL) says the same
+ENGINE           "redis" or "memory", also as HA_ENGINE; without it redis if there is an address, else memory
 NODE             this node's name in the footer ("node-0")
 NODE_PORTS       ports of all nodes, comma separated, for the link to the other node
 DEMO_PUSH_TOKEN  the token Telegraf or curl pushes with
@@ -35,8 +35,8 @@ ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]", *listed("ALLOWED_HOSTS")]
 NODE = from_environment("NODE", "node-0")
 NODE_PORTS = [int(port) for port in listed("NODE_PORTS")]
 PUSH_TOKEN = from_environment("DEMO_PUSH_TOKEN", "demo-push-token")
-REDIS_URL = from_environment("REDIS_URL", "redis://localhost:6379/0")
-ENGINE = from_environment("ENGINE", "redis" if os.environ.get("REDIS_URL") else "memory")
+REDIS_URL = from_environment("REDIS_URL", from_environment("HA_ENGINE_ADDRESS"))
+ENGINE = from_environment("ENGINE", from_environment("HA_ENGINE", "redis" if REDIS_URL else "memory"))
 
 INSTALLED_APPS = [
     "daphne",
@@ -53,7 +53,7 @@ INSTALLED_APPS = [
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "livechannels.layer.LiveChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL]} if ENGINE == "redis" else {"ha_engine": ENGINE},
+        "CONFIG": {"ha_engine": ENGINE, "ha_engine_address": REDIS_URL},
     }
 }
 LIVECHANNELS = {"CHANNELS": "demo.live.live_channels", "PUSH_TOKENS": [PUSH_TOKEN]}

