@@ -18,6 +18,7 @@ from . import registry
 from .auth.identity import Identity
 from .auth.origins import Receive, Scope, Send
 from .clients.centrifuge import disconnect_push
+from .clients.commands import carry_out
 from .clients.connections import Connections
 from .clients.session import ClientSession
 from .conf import settings
@@ -85,7 +86,7 @@ class LiveConsumer:
             await socket.refuse(SHUTDOWN, subprotocol)
             return
         await socket.accept(subprotocol)
-        session = ClientSession(layer, socket, identity, self)
+        session = ClientSession(layer, socket, identity, self, carry_out)
         session.open()
         del socket, identity, offered
         try:

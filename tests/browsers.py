@@ -10,6 +10,7 @@ from typing import Any
 from django.contrib.auth.models import AnonymousUser
 
 from livechannels.auth.identity import Identity
+from livechannels.clients.commands import carry_out
 from livechannels.clients.session import ClientSession
 from livechannels.layer import LiveChannelLayer
 from livechannels.messages.codes import Disconnect
@@ -52,7 +53,7 @@ class Browser:
         self._number = 0
         identity = Identity(user if user is not None else AnonymousUser())
         identity.expires_at = expires
-        self.session = ClientSession(layer, self, identity, self)
+        self.session = ClientSession(layer, self, identity, self, carry_out)
         self.session.open()
 
     # As a transport

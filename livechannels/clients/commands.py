@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import msgspec
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -62,10 +62,8 @@ from .centrifuge import (
     encode_reply,
     publication_result,
 )
+from .session import ClientSession
 from .subscriptions import Membership
-
-if TYPE_CHECKING:
-    from .session import ClientSession
 
 logger = logging.getLogger(__name__)
 

@@ -32,8 +32,7 @@ from ..messages.codes import (
     Disconnected,
 )
 from ..messages.publications import ClientInfo
-from . import commands
-from .centrifuge import BadFrame, disconnect_push, is_pong, parse_frame
+from .centrifuge import BadFrame, Command, disconnect_push, is_pong, parse_frame
 from .connections import Connections
 from .deadlines import Deadlines, between
 from .outbox import Outbox
@@ -76,10 +75,15 @@ def limits() -> dict[str, int]:
     return _shared_limits
 
 
+CarryOut = Callable[["ClientSession", Command], Awaitable[None]]
+"""Carries out one command and answers it; raises Disconnected if the connection shall end."""
+
+
 class ClientSession:
     """The server's end of one connection. `open` it, feed it frames with `receive`, and call `end` when it is gone."""
 
     __slots__ = (
+        "_carry_out",
         "_closer",
         "_closing",
         "_connections",
@@ -101,8 +105,11 @@ class ClientSession:
         "rate",
     )
 
-    def __init__(self, layer: LiveChannelLayer, transport: Transport, identity: Identity, host: Host) -> None:
+    def __init__(
+        self, layer: LiveChannelLayer, transport: Transport, identity: Identity, host: Host, carry_out: CarryOut
+    ) -> None:
         self.layer = layer
+        self._carry_out = carry_out
         self.node = layer.node()
         self.identity = identity
         self.host = host
@@ -154,7 +161,7 @@ class ClientSession:
         elif isinstance(frame, str) and is_pong(frame):
             self.pong()
         else:
-            self.do(partial(self._carry_out, frame))
+            self.do(partial(self._carry_out_all, frame))
             if len(self._jobs) >= QUEUED_FRAMES and self._worker is not None:
                 await asyncio.wait([self._worker])
 
@@ -177,13 +184,13 @@ class ClientSession:
         finally:
             self._worker = None
 
-    async def _carry_out(self, frame: str | bytes) -> None:
+    async def _carry_out_all(self, frame: str | bytes) -> None:
         try:
             for command in parse_frame(frame):
                 if self._closing:
                     return
                 if command.method:
-                    await commands.carry_out(self, command)
+                    await self._carry_out(self, command)
                 else:
                     self.pong()
         except BadFrame as error:

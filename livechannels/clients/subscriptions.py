@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..channels import LiveChannel
 from ..exceptions import EngineUnavailable
-from ..messages.codes import INSUFFICIENT_STATE, UNSUBSCRIBED_BY_SERVER, UNSUBSCRIBED_INSUFFICIENT, Unsubscribe
+from ..layer import LiveChannelLayer
+from ..messages.codes import (
+    INSUFFICIENT_STATE,
+    UNSUBSCRIBED_BY_SERVER,
+    UNSUBSCRIBED_INSUFFICIENT,
+    Disconnect,
+    Unsubscribe,
+)
 from ..messages.policy import Policy
 from ..messages.positions import Position
-from ..messages.publications import Publication
+from ..messages.publications import ClientInfo, Publication
 from ..node.hub import Subscribed
+from ..node.node import Node
 from .centrifuge import join_push, leave_push, publication_push, unsubscribe_push
-from .deadlines import between
+from .deadlines import Deadlines, between
 from .outbox import Outbox
-
-if TYPE_CHECKING:
-    from .session import ClientSession
 
 logger = logging.getLogger(__name__)
 
 PRESENCE_EVERY = 25.0
 SPREAD = 1.0
 BACK_WITHIN = 10.0
+
+
+class Client(Protocol):
+    """Whose places they are; a ClientSession."""
+
+    info: ClientInfo
+    layer: LiveChannelLayer
+    node: Node
+    outbox: Outbox
+    deadlines: Deadlines
+
+    def do(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Run something in order with the client's commands."""
+
+    def close(self, disconnect: Disconnect) -> None:
+        """End the connection."""
 
 
 class Membership:
@@ -79,10 +100,10 @@ class Membership:
 class Memberships:
     """All places of one session, by channel."""
 
-    __slots__ = ("_by_channel", "_present", "_session")
+    __slots__ = ("_by_channel", "_client", "_present")
 
-    def __init__(self, session: ClientSession) -> None:
-        self._session = session
+    def __init__(self, client: Client) -> None:
+        self._client = client
         self._by_channel: dict[str, Membership] = {}
         # Channels whose presence may name this client: rather one too many than one too few. Frozen, for the
         # empty set costs nothing then.
@@ -101,10 +122,10 @@ class Memberships:
         self, channel: str, live: LiveChannel | None, since: Position | None
     ) -> tuple[Membership, Subscribed]:
         """Subscribe at the hub. Nothing is delivered before `go_live`, which has to follow the reply."""
-        membership = Membership(channel, live, self, self._session.outbox)
+        membership = Membership(channel, live, self, self._client.outbox)
         self._by_channel[channel] = membership
         try:
-            subscribed = await self._session.node.hub.subscribe(channel, membership, since=since)
+            subscribed = await self._client.node.hub.subscribe(channel, membership, since=since)
         except BaseException:
             self.forget(membership)
             raise
@@ -116,20 +137,20 @@ class Memberships:
         membership.ready = True
         if membership.lost:
             self.lose(membership)
-        self._session.node.hub.activate(membership.channel, membership)
+        self._client.node.hub.activate(membership.channel, membership)
         if membership.shown:
-            layer = self._session.layer
+            layer = self._client.layer
             enter = layer.presence_refresh if membership.channel in self._present else layer.presence_enter
             self._present |= {membership.channel}
-            self._session.deadlines.set("presence", PRESENCE_EVERY, self._refresh_soon)
+            self._client.deadlines.set("presence", PRESENCE_EVERY, self._refresh_soon)
             try:
-                await enter(membership.channel, self._session.info)
+                await enter(membership.channel, self._client.info)
             except EngineUnavailable:
                 logger.warning("%s: presence is behind, the store is away", membership.channel)
 
     def forget(self, membership: Membership) -> None:
         """Take a place off the hub and off the books; presence ends with `leave`."""
-        self._session.node.hub.unsubscribe(membership.channel, membership)
+        self._client.node.hub.unsubscribe(membership.channel, membership)
         if self._by_channel.get(membership.channel) is membership:
             del self._by_channel[membership.channel]
 
@@ -138,7 +159,7 @@ class Memberships:
         if channel in self._present and channel not in self._by_channel:
             self._present -= {channel}
             try:
-                await self._session.layer.presence_leave(channel, self._session.info)
+                await self._client.layer.presence_leave(channel, self._client.info)
             except EngineUnavailable:
                 logger.warning("%s: presence is behind, the store is away", channel)
 
@@ -146,7 +167,7 @@ class Memberships:
         """End a subscription from the server's side, and tell the client."""
         if self._by_channel.get(membership.channel) is membership:
             self.forget(membership)
-            self._session.outbox.put(unsubscribe_push(membership.channel, why))
+            self._client.outbox.put(unsubscribe_push(membership.channel, why))
             self._leave_soon(membership.channel)
 
     def revoke(self, channel: str) -> None:
@@ -155,7 +176,7 @@ class Memberships:
         if membership is not None and membership.ready:
             self.drop(membership, UNSUBSCRIBED_BY_SERVER)
         elif membership is not None:
-            self._session.do(partial(self._revoke_in_turn, channel))
+            self._client.do(partial(self._revoke_in_turn, channel))
 
     async def _revoke_in_turn(self, channel: str) -> None:
         membership = self._by_channel.get(channel)
@@ -165,22 +186,22 @@ class Memberships:
     def lose(self, membership: Membership) -> None:
         """Continuity ended: have the client subscribe again. A whole node's clients are spread over a second."""
         again = (
-            partial(self._session.close, INSUFFICIENT_STATE)
+            partial(self._client.close, INSUFFICIENT_STATE)
             if membership.live is None
             else partial(self._call_back, membership)
         )
-        self._session.deadlines.set(f"resume {membership.channel}", between(0, SPREAD), again)
+        self._client.deadlines.set(f"resume {membership.channel}", between(0, SPREAD), again)
 
     def _call_back(self, membership: Membership) -> None:
         # The client is back in a moment: others need not see it leave and join.
         channel = membership.channel
         if self._by_channel.get(channel) is membership:
             self.forget(membership)
-            self._session.outbox.put(unsubscribe_push(channel, UNSUBSCRIBED_INSUFFICIENT))
-            self._session.deadlines.set(f"leave {channel}", BACK_WITHIN, partial(self._leave_soon, channel))
+            self._client.outbox.put(unsubscribe_push(channel, UNSUBSCRIBED_INSUFFICIENT))
+            self._client.deadlines.set(f"leave {channel}", BACK_WITHIN, partial(self._leave_soon, channel))
 
     def _leave_soon(self, channel: str) -> None:
-        self._session.do(partial(self.leave, channel))
+        self._client.do(partial(self.leave, channel))
 
     def forget_all(self) -> None:
         for membership in self:
@@ -191,18 +212,18 @@ class Memberships:
         present, self._present = self._present, frozenset()
         try:
             for channel in present:
-                await self._session.layer.presence_leave(channel, self._session.info)
+                await self._client.layer.presence_leave(channel, self._client.info)
         except EngineUnavailable:
             logger.debug("Presence ends by itself: the store is away")
 
     def _refresh_soon(self) -> None:
-        self._session.do(self._refresh)
+        self._client.do(self._refresh)
 
     async def _refresh(self) -> None:
         try:
             for channel in self._present & self._by_channel.keys():
-                await self._session.layer.presence_refresh(channel, self._session.info)
+                await self._client.layer.presence_refresh(channel, self._client.info)
         except EngineUnavailable:
             logger.debug("Presence is not refreshed: the store is away")
         if self._present:
-            self._session.deadlines.set("presence", PRESENCE_EVERY, self._refresh_soon)
+            self._client.deadlines.set("presence", PRESENCE_EVERY, self._refresh_soon)

@@ -132,21 +132,26 @@ def parse_url(url: str) -> Endpoint:
         raise _refuse(url, "no host in it")
     if len(addresses) > 1 and not extra:
         raise _refuse(url, "several hosts need redis+sentinel:// or redis+cluster://")
+    master, database = _steps(path, extra, url)
+    kwargs = database | kwargs
+    if extra == "cluster" and kwargs.get("db"):
+        raise _refuse(url, "a cluster has only database 0")
+    kinds: dict[str, Literal["single", "sentinel", "cluster"]] = {"sentinel": "sentinel", "cluster": "cluster"}
+    kind = kinds.get(extra, "single")
+    return Endpoint(kind, addresses or (("localhost", DEFAULT_PORT),), kwargs, master=master, tls=base == "rediss")
+
+
+def _steps(path: str, extra: str, url: str) -> tuple[str, dict[str, Any]]:
+    """What the path of a URL names: the sentinels' master, and the database."""
     steps = [unquote(step) for step in path.split("/") if step]
     master = ""
     if extra == "sentinel":
         if not steps:
             raise _refuse(url, "redis+sentinel:// needs the master's name: …/mymaster/0")
         master, *steps = steps
-    if steps:
-        if len(steps) > 1 or not steps[0].isdigit():
-            raise _refuse(url, f"{'/'.join(steps)!r} is not a database number")
-        kwargs.setdefault("db", int(steps[0]))
-    if extra == "cluster" and kwargs.get("db"):
-        raise _refuse(url, "a cluster has only database 0")
-    kinds: dict[str, Literal["single", "sentinel", "cluster"]] = {"sentinel": "sentinel", "cluster": "cluster"}
-    kind = kinds.get(extra, "single")
-    return Endpoint(kind, addresses or (("localhost", DEFAULT_PORT),), kwargs, master=master, tls=base == "rediss")
+    if len(steps) > 1 or (steps and not steps[0].isdigit()):
+        raise _refuse(url, f"{'/'.join(steps)!r} is not a database number")
+    return master, {"db": int(steps[0])} if steps else {}
 
 
 def _login(user: str | None, password: str | None) -> dict[str, Any]:

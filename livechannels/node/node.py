@@ -115,21 +115,14 @@ class Node:
         self.mailboxes = Mailboxes(capacity)
         self.feeds = Feeds(self.spawn, self._on_path)
         self.feeds.port = engine.port(self.feeds, self.id)
-        private = Feeds(self.spawn)
-        private.port = MemoryEngine().port(private, self.id)
-        self.private = private
-        self.hub = Hub(self.feeds, private, policies, codec.unseal)
+        self.private = Feeds(self.spawn)
+        self.private.port = MemoryEngine().port(self.private, self.id)
+        self.hub = Hub(self.feeds, self.private, policies, codec.unseal)
         self._event = event_maker(codec)
         self.groups = Groups(
-            self.feeds,
-            self.mailboxes,
-            expiry=options.expiry,
-            group_expiry=options.group_expiry,
-            meta_ttl=RENEWED_FOR,
-            keeps=options.keeps_group,
-            codec=codec,
-            gap_event=self._gap_event,
-        )
+            self.feeds, self.mailboxes, expiry=options.expiry, group_expiry=options.group_expiry,
+            meta_ttl=RENEWED_FOR, keeps=options.keeps_group, codec=codec, gap_event=self._gap_event,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<Node {self.id}>"
