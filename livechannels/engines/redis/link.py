@@ -33,7 +33,7 @@ MASTER_CHECK_EVERY = 5.0
 WAIT_FOR_PATH = 0.9
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 STOOD = 1.0
-"""Seconds after which a path counts as one that stood; one that broke earlier is joined again after a pause."""
+"""Seconds after which a path counts as one that stood; a server that refuses earlier is asked again after a pause."""
 EXPECTED = (EngineUnavailable, Lost, ReplyError, OSError, TimeoutError)
 
 wire_class: type[Wire] = ProtocolWire
@@ -244,10 +244,10 @@ class Link:
             complained = why
             logger.warning("The path to Redis broke, reconnecting: %s: %s", self.endpoint, why)
             self.health = Health(False, time.time(), why, self.operations.compare_replids)
-            if time.monotonic() - up_since > STOOD:
-                pause = FIRST_PAUSE
+            if ReplyError(why).path_is_wrong and time.monotonic() - up_since < STOOD:
+                pause = await self._pause(pause)  # a new connection did not cure it (NOREPLICAS)
             else:
-                pause = await self._pause(pause)  # what broke it, such as NOREPLICAS, is not cured by a new connection
+                pause = FIRST_PAUSE
 
     @staticmethod
     async def _pause(pause: float) -> float:
