@@ -24,7 +24,6 @@ NEIGHBOURS = {
     "engines/redis/replies.py": "engines/redis/test_operations.py",
     "engines/redis/requests.py": "engines/redis/test_operations.py",
     "engines/redis/scripts.py": "engines/redis/test_operations.py",
-    "engines/redis/senders.py": "layer/test_senders.py",
     "engines/redis/sync_connect.py": "engines/redis/test_sync_client.py",
     "exceptions.py": "test_public_surface.py",
     "layer/live.py": "layer/test_live_methods.py",

@@ -13,7 +13,7 @@ import pytest
 
 from livechannels.engines.base import Command, Engine, Port
 from livechannels.engines.endpoints import parse_url
-from livechannels.engines.redis import acl, link
+from livechannels.engines.redis import keys, link
 from livechannels.engines.redis.wire import StreamWire
 from livechannels.messages.positions import Position
 from tests.conftest import SERVER, SERVER_7
@@ -59,7 +59,7 @@ def start_place(name: str, stack: contextlib.ExitStack, directories: pytest.Temp
 
 def least_privileged(server: RedisServer) -> str:
     """Make the user that `livechannels_acl` prints, for all prefixes of the tests (they begin with t)."""
-    rules = acl.rules(parse_url(server.url), "t*")
+    rules = keys.rules(parse_url(server.url), "t*")
     server.command("ACL", "SETUSER", "limited", *rules, ">secret")
     return server.url.replace("://", "://limited:secret@")
 

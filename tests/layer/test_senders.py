@@ -10,7 +10,7 @@ import time
 import pytest
 from asgiref.sync import async_to_sync
 
-from livechannels.engines.redis import senders
+from livechannels.engines import redis as senders
 from livechannels.exceptions import EngineUnavailable
 from livechannels.layer import LiveChannelLayer
 from tests.layer.conftest import eventually, receive_all

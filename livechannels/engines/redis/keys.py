@@ -1,10 +1,22 @@
-"""Every key and pub/sub name in Redis, in one place. Pure.
+"""Every key and pub/sub name in Redis, in one place, and the rights a Redis user needs for them. Pure.
 
 Keys begin with `<prefix>:lc1:`; the part in braces is the topic, so that all keys of one topic live in one
 cluster slot. A topic never contains braces: names are checked before they come here.
 """
 
 from __future__ import annotations
+
+import re
+
+from ..endpoints import Endpoint
+from . import scripts
+
+_SENT = frozenset(
+    {"auth", "client|setname", "del", "eval", "evalsha", "info", "ping", "publish", "scan", "select", "subscribe"}
+    | {"time", "unsubscribe", "wait"}
+)
+_SENT_TO_CLUSTERS = frozenset({"asking", "cluster|slots", "command", "spublish", "ssubscribe", "sunsubscribe"})
+_CALL = re.compile(rb"redis\.p?call\(\s*['\"]([A-Za-z]+)['\"]")
 
 
 class Keys:
@@ -61,3 +73,17 @@ class Keys:
     def flushed(self) -> list[str]:
         """Patterns of the keys that `flush` deletes: groups, inboxes and queues."""
         return [f"{self.root}{{{kind}/*" for kind in "gnq"]
+
+
+def commands(endpoint: Endpoint) -> list[str]:
+    """The commands sent to this endpoint, and those our scripts call there."""
+    sources = (script.source for script in vars(scripts).values() if isinstance(script, scripts.Script))
+    called = {name.decode().lower() for source in sources for name in _CALL.findall(source)}
+    return sorted(_SENT | called | (_SENT_TO_CLUSTERS if endpoint.kind == "cluster" else frozenset()))
+
+
+def rules(endpoint: Endpoint, prefix: str) -> list[str]:
+    """Arguments of ACL SETUSER that allow what a layer with this prefix does on this endpoint, and nothing else."""
+    keys = Keys(prefix, endpoint.db)
+    allowed = [f"+{name}" for name in commands(endpoint)]
+    return ["reset", "on", "resetchannels", f"~{keys.root}*", f"&{keys.names}*", *allowed]

@@ -28,10 +28,10 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         if layer.options.engine != "redis":
             raise CommandError(f"The layer uses the {layer.options.engine} engine, which has no users.")
-        from ...engines.redis import acl
+        from ...engines.redis import keys
 
         start = "user" if options["file"] else "ACL SETUSER"
         for endpoint in layer.options.hosts:
-            rules = acl.rules(endpoint, layer.options.prefix)
+            rules = keys.rules(endpoint, layer.options.prefix)
             self.stderr.write(f"# for {endpoint}; replace {PLACEHOLDER}")
             self.stdout.write(" ".join([start, options["user"], *rules[:2], f">{PLACEHOLDER}", *rules[2:]]))

@@ -12,16 +12,16 @@ from django.core.management.base import CommandError
 from django.test import override_settings
 
 from livechannels.engines.endpoints import parse_url
-from livechannels.engines.redis import acl
+from livechannels.engines.redis import keys
 from livechannels.layer import LiveChannelLayer
 from livechannels.messages.publications import ClientInfo
 
 
 def test_the_commands_of_the_scripts_are_found() -> None:
-    single = acl.commands(parse_url("redis://h:1/0"))
+    single = keys.commands(parse_url("redis://h:1/0"))
     assert {"evalsha", "publish", "subscribe", "xadd", "hset", "zadd", "wait"} <= set(single)
     assert not {"keys", "flushdb", "config", "ssubscribe"} & set(single)
-    assert "ssubscribe" in acl.commands(parse_url("redis+cluster://h:1"))
+    assert "ssubscribe" in keys.commands(parse_url("redis+cluster://h:1"))
 
 
 def printed(*options: str, **config: object) -> str:
