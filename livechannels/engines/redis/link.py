@@ -294,7 +294,7 @@ class Link:
         try:
             info = await wire.call("INFO", "replication")
         except ReplyError as error:
-            if error.code != "NOPERM":
+            if not error.not_allowed:
                 raise EngineUnavailable(f"{self.endpoint}: {error}") from None
             if self.operations.compare_replids:
                 logger.warning(

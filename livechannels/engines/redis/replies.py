@@ -20,6 +20,11 @@ class ReplyError(Exception):
         return self.code in _RECONNECT
 
     @property
+    def not_allowed(self) -> bool:
+        """This command is refused here: by the user's rights, or because it was renamed or taken away."""
+        return self.code == "NOPERM" or "unknown command" in str(self).lower()
+
+    @property
     def is_redirect(self) -> bool:
         return self.code in ("MOVED", "ASK")
 

@@ -76,7 +76,7 @@ class BlockingShard:
         try:
             info = client.execute_command("INFO", "replication")
         except ResponseError as error:
-            if "NOPERM" not in str(error) and type(error).__name__ != "NoPermissionError":
+            if not from_redis_py(error).not_allowed:
                 raise
             self.operations.compare_replids = False
         else:

@@ -136,7 +136,7 @@ class Servers:
         clients, self._clients = self._clients, {}
         self.forget()
         for client in clients.values():
-            client.close()
+            client.connection_pool.disconnect()  # a client made with a pool leaves it open
 
     def _connected_to(self, address: Address | None) -> Client:
         endpoint = self._endpoint

@@ -66,6 +66,25 @@ async def test_a_foreign_error_while_connecting_ends_no_link(
     assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["wrong argument", "'secret'"]
 
 
+@pytest.mark.parametrize("command", ["INFO", "CONFIG", "SCRIPT"])
+async def test_a_command_that_was_taken_away_is_done_without(command: str, prefix: str) -> None:
+    server = start_or_skip(SERVER_7, "--rename-command", command, "")
+    heard = Recorder()
+    engine = RedisEngine(options.parse({"hosts": [server.url], "prefix": prefix}))
+    port = engine.port(heard, "node")
+    keep = Retention(10, 60, 120)
+    try:
+        await heard.until(lambda: heard.resumed, "the first connection")
+        await port.subscribe(topics.group("room"))
+        await port.run(Publish(topics.group("room"), b"x", keep))
+        await asyncio.to_thread(engine.run_sync, Publish(topics.group("room"), b"y", keep))
+        await heard.received(2)
+    finally:
+        await port.close()
+        engine.close()
+        server.stop()
+
+
 async def test_a_server_that_refuses_to_write_is_not_joined_again_without_a_pause(
     own_redis: RedisServer, prefix: str
 ) -> None:

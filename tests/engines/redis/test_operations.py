@@ -16,7 +16,7 @@ from livechannels.engines.redis.keys import Keys
 from livechannels.engines.redis.operations import Operations
 from livechannels.engines.redis.replies import Lost
 from livechannels.engines.redis.sync_client import BlockingShard
-from livechannels.exceptions import LeaseLost
+from livechannels.exceptions import EngineUnavailable, LeaseLost
 from livechannels.messages import topics
 from livechannels.messages.positions import Position
 from tests.engines.conftest import Recorder
@@ -276,3 +276,21 @@ class TestPacked:
         assert operations.packed(Publish(GROUP, b"x", KEEP, seen=Position("e", 1))) is not None
         operations.compare_replids = False
         assert operations.packed(Publish(GROUP, b"x", KEEP)) is None
+
+
+def test_a_key_that_memory_refuses_to_remember_publishes_nothing(own_redis: RedisServer, prefix: str) -> None:
+    engine = RedisEngine(options.parse({"hosts": [own_redis.url], "prefix": prefix}))
+    topic = topics.live("plain/a")
+    with own_redis.client as client, client.pubsub(ignore_subscribe_messages=True) as heard:
+        heard.psubscribe(f"{prefix}*")
+        heard.get_message(timeout=5)
+        client.config_set("maxmemory", 1)
+        for _ in range(3):
+            with pytest.raises(EngineUnavailable):
+                engine.run_sync(Publish(topic, b"x", key="k"))
+        client.config_set("maxmemory", 0)
+        engine.run_sync(Publish(topic, b"x", key="k"))
+        engine.run_sync(Publish(topic, b"x", key="k"))
+        published = [message for _ in range(10) if (message := heard.get_message(timeout=0.2)) is not None]
+    engine.close()
+    assert len(published) == 1

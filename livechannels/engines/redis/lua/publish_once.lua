@@ -5,6 +5,8 @@ if ARGV[13] ~= '' then
 end
 local before = redis.call('GET', KEYS[5])
 if before then return 'REPEATED ' .. before end
+-- Without history PUBLISH would be the first to write, and memory that is full refuse to remember what is out.
+if ARGV[3] == '0' then redis.call('SET', KEYS[5], '- 0', 'PX', ARGV[15]) end
 -- include store.lua
-redis.call('SET', KEYS[5], position, 'PX', ARGV[15])
+if ARGV[3] ~= '0' then redis.call('SET', KEYS[5], position, 'PX', ARGV[15]) end
 -- include answer.lua
