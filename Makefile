@@ -17,7 +17,7 @@ PAIRS = py312-dj52,py312-dj61,py313-dj60,py313-dj61,py314-dj52,py314-dj61,lint,t
 # What every kind of server runs: the engine's contract, and the first rows of the fault matrix.
 EVERYWHERE = -m "not slow and not fault and not soak" -k "engines or f1_ or f9_ or f10_ or f12_ or f15_" tests/engines tests/faults
 DEEP = -m "not slow and not fault" tests/engines tests/layer tests/sdk
-QUICK = -m "not slow and not fault" tests/management $(wildcard tests/test_*.py)
+QUICK = -m "not slow and not fault" tests/management $(addprefix tests/,auth clients leadership messages node push streams) $(wildcard tests/test_*.py)
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.14 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
